@@ -1,0 +1,1 @@
+"""The pure foundation: canonical codec, hashing, keys, institutions, Merkle trees, block header."""
