@@ -27,7 +27,7 @@ install: .venv/.installed ## Install everything into .venv (done by the others w
 	  total=$$(cat $(LOCKS) | grep -c ==); count=0; \
 	  while read -r word rest; do \
 	    case $$word in Collecting) count=$$((count + 1)); [ $$((count % 10)) -ne 0 ] || echo "  $$count of $$total packages";; \
-	      Building) echo "  unpacking the wheels";; esac; \
+	      Installing) echo "  unpacking the wheels";; esac; \
 	  done; }
 	@touch $@
 
