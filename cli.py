@@ -1,0 +1,115 @@
+"""The `medpact` command: parse, call the RPC or a pure function, print.
+
+Each subcommand's module is imported when it is used: `medpact proof verify` must neither need nor
+wait for the network libraries of a daemon.
+"""
+
+import importlib
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import click
+
+from node.console import ExitCode, fail, json_option
+
+
+class _Entry(NamedTuple):
+    """Where a subcommand is, and the line that describes it."""
+
+    module: str
+    name: str
+    help: str
+
+
+_COMMANDS: Mapping[str, _Entry] = {
+    "testnet": _Entry("testnet", "testnet", "Make, start, watch and stop a trial network here."),
+    "start": _Entry("node", "start", "Run this institution's node until it is told to stop."),
+    "status": _Entry("node", "status", "Show what the running node knows of the ledger and peers."),
+    "verify": _Entry("verify", "verify", "Hash the whole stored chain again and check it."),
+    "keys": _Entry("keys", "keys", "Generate and show keys."),
+    "person": _Entry("person", "person", "Enrol persons."),
+    "record": _Entry("record", "record", "Register files and show records."),
+    "grant": _Entry("consent", "grant", "Allow someone to receive records, for a purpose."),
+    "revoke": _Entry("consent", "revoke", "End a grant."),
+    "share": _Entry("consent", "share", "Record that a record was handed over under a grant."),
+    "tx": _Entry("chain", "tx", "Show transactions."),
+    "block": _Entry("chain", "block", "Show blocks."),
+    "proof": _Entry("proof", "proof", "Export proofs, and verify them offline."),
+}
+
+
+class MedpactGroup(click.Group):
+    """The root: imports only the subcommand that is used, and turns errors into exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every subcommand, in the order of the table."""
+        return [*_COMMANDS, *self.commands]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The subcommand of this name, imported now."""
+        entry = _COMMANDS.get(cmd_name)
+        if entry is None:
+            return super().get_command(ctx, cmd_name)
+        module = importlib.import_module(f"node.commands.{entry.module}")
+        command: click.Command = getattr(module, entry.name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of subcommands for --help, from the table."""
+        rows = [(name, entry.help) for name, entry in _COMMANDS.items()]
+        rows += [(name, command.get_short_help_str()) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command and exit with its code; an error is one message on standard error."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        as_json = "--json" in arguments
+        try:
+            result = super().main(
+                arguments,
+                prog_name or "medpact",
+                complete_var,
+                standalone_mode=False,
+                windows_expand_args=windows_expand_args,
+                **extra,
+            )
+            code = result if isinstance(result, int) else ExitCode.OK
+        except click.Abort:
+            code = ExitCode.INTERRUPTED
+        except Exception as error:  # noqa: BLE001 - the last resort
+            code = _fail(error, as_json)
+        sys.exit(int(code))
+
+
+def _fail(error: Exception, as_json: bool) -> ExitCode:
+    try:
+        return fail(error, as_json)
+    except Exception:  # noqa: BLE001 - a fault of ours is shown in full
+        traceback.print_exc()
+        click.echo("medpact failed by a fault of its own; please report the lines above.", err=True)
+        return ExitCode.BUG
+
+
+@click.group(cls=MedpactGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@json_option
+@click.version_option(package_name="medpact", message="%(prog)s %(version)s")
+def main() -> None:
+    """Keep one ledger, among institutions, of who may use which medical data and who did.
+
+    Start with `medpact testnet create DIR` and `medpact testnet up DIR`.
+    """
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The subcommands of `medpact`, one module each; none is imported before it is used."""

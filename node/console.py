@@ -1,0 +1,240 @@
+"""What the `medpact` command prints, and the exit code it ends with.
+
+Results go to standard output, as text for people or, with --json, as one JSON document. Everything
+else (progress, warnings, errors) goes to standard error, so that a pipe only ever sees the result.
+"""
+
+import enum
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, Protocol, TypeVar
+
+import click
+
+from node.home import StartError
+
+F = TypeVar("F", bound=Callable[..., Any])
+Document = Mapping[str, Any]
+
+
+class ExitCode(enum.IntEnum):
+    """How a command ended; docs/cli.md explains each."""
+
+    OK = 0
+    REFUSED = 1
+    """The ledger refused it, it is not on the ledger, or a verification failed."""
+    USAGE = 2
+    UNREACHABLE = 3
+    """No node answers."""
+    START = 4
+    """A setting, key file or home cannot be used."""
+    FILE = 5
+    """A file to be read or written cannot be."""
+    PENDING = 6
+    """Submitted, but the outcome was not known when time ran out."""
+    BUG = 70
+    """The program itself failed (EX_SOFTWARE of sysexits.h)."""
+    INTERRUPTED = 130
+
+
+class CommandError(Exception):
+    """Why a command failed: a sentence with what to do, an exit code, details for --json."""
+
+    def __init__(self, message: str, code: ExitCode, **details: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.details = details
+
+
+class _State:
+    """What the options common to all commands said, kept in click's context."""
+
+    def __init__(self) -> None:
+        self.json = False
+        self.home: Path | None = None
+
+
+class Steps(Protocol):
+    """Progress of one long task."""
+
+    def advance(self, amount: int) -> None:
+        """`amount` more is done, in the units of the total."""
+        ...
+
+
+def options(command: F) -> F:
+    """Give a command --home and --json; both are kept in the context, not passed on."""
+    home = click.option(
+        "--home",
+        type=click.Path(path_type=Path),
+        envvar="MEDPACT_HOME",
+        expose_value=False,
+        callback=_keep_home,
+        help="The node's home directory (or set MEDPACT_HOME).",
+    )
+    return home(json_option(command))
+
+
+def json_option(command: F) -> F:
+    """Give a command --json."""
+    return click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=_keep_json,
+        help="Print one JSON document.",
+    )(command)
+
+
+def _state() -> _State:
+    return click.get_current_context().find_root().ensure_object(_State)
+
+
+def _keep_home(context: click.Context, _: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        context.find_root().ensure_object(_State).home = value
+
+
+def _keep_json(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.find_root().ensure_object(_State).json = True
+
+
+def wants_json() -> bool:
+    """Whether the result is to be JSON."""
+    return _state().json
+
+
+def home_path() -> Path:
+    """The home given with --home or MEDPACT_HOME; a usage error if neither is."""
+    path = _state().home
+    if path is None:
+        raise click.UsageError("Say which node: give its directory with --home or MEDPACT_HOME.")
+    return path
+
+
+def emit(document: Document, text: Callable[[], None]) -> None:
+    """Print a result: the document with --json, else whatever `text` prints."""
+    if wants_json():
+        click.echo(json.dumps(document, indent=2))
+    else:
+        text()
+
+
+def emit_fields(document: Document, fields: Sequence[tuple[str, object]]) -> None:
+    """Print a result as lines of name and value, or the document with --json."""
+
+    def lines() -> None:
+        width = max(len(name) for name, _ in fields)
+        for name, value in fields:
+            click.echo(f"{name:<{width}}  {value}")
+
+    emit(document, lines)
+
+
+def emit_table(document: Document, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a result as a table, or the document with --json."""
+
+    def table() -> None:
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table(*heads, box=SIMPLE_HEAD, pad_edge=False)
+        for row in rows:
+            grid.add_row(*(Text(str(cell)) for cell in row))
+        console = Console()
+        # A pipe has no width: never cut a hash there.
+        if not console.is_terminal:
+            console = Console(width=250)
+        console.print(grid)
+
+    emit(document, table)
+
+
+def note(message: str) -> None:
+    """Say something on the way, on standard error; nothing with --json."""
+    if not wants_json():
+        click.echo(message, err=True)
+
+
+def warn(message: str) -> None:
+    """Say on standard error what the user should know but need not act on at once."""
+    click.echo(
+        click.style("Warning: ", fg="yellow", bold=True) + message, err=True, color=_colour()
+    )
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Steps]:
+    """Show a bar while the block runs, if standard error is a terminal and --json not given."""
+    if wants_json() or not sys.stderr.isatty():
+        yield _Silence()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), "{task.percentage:>3.0f} %")
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        yield _Bar(bar, bar.add_task(title, total=total))
+
+
+class _Silence:
+    def advance(self, amount: int) -> None:
+        """Show nothing."""
+
+
+class _Bar:
+    def __init__(self, bar: Any, task: Any) -> None:
+        self._bar = bar
+        self._task = task
+
+    def advance(self, amount: int) -> None:
+        """Move the bar."""
+        self._bar.advance(self._task, amount)
+
+
+def _colour() -> bool | None:
+    # click itself does not know https://no-color.org; None lets it look whether this is a terminal.
+    return False if os.environ.get("NO_COLOR") else None
+
+
+def fail(error: Exception, as_json: bool) -> ExitCode:
+    """Print an error of a command and return the exit code that belongs to it."""
+    match error:
+        case CommandError(message=message, code=code, details=details):
+            pass
+        case StartError():
+            message, code, details = str(error), ExitCode.START, {}
+        case click.exceptions.NoArgsIsHelpError():
+            click.echo(error.format_message(), err=True)
+            return ExitCode.USAGE
+        case click.UsageError():
+            message, code, details = _usage(error, as_json), ExitCode.USAGE, {}
+        case click.ClickException():
+            message, code, details = error.format_message(), ExitCode.USAGE, {}
+        case _:
+            raise error
+    if as_json:
+        body = {"message": message, "exit_code": int(code), "code": code.name.lower(), **details}
+        click.echo(json.dumps({"error": body}, indent=2), err=True)
+    else:
+        click.echo(click.style("Error: ", fg="red", bold=True) + message, err=True, color=_colour())
+    return code
+
+
+def _usage(error: click.UsageError, as_json: bool) -> str:
+    if as_json or error.ctx is None:
+        return error.format_message()
+    return f"{error.format_message()}\nSee: {error.ctx.command_path} --help"
+
+
+def leave(code: ExitCode) -> NoReturn:
+    """End the command with an exit code after its result has been printed."""
+    raise click.exceptions.Exit(int(code))
