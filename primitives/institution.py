@@ -212,14 +212,17 @@ def _mod_97(text: str) -> int:
 
 
 def _check_ipv6(host: str, address: str) -> None:
-    # A zone ("%eth0") means something on one machine only.
-    if "%" not in host:
-        try:
-            ipaddress.IPv6Address(host)
-            return
-        except ValueError:
-            pass
-    raise InstitutionError(f"The address {_quote(address)} has no IPv6 address in its brackets.")
+    if "%" in host:
+        raise InstitutionError(
+            f"The address {_quote(address)} names a zone after %, which means something on one "
+            "machine only; leave it out."
+        )
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        raise InstitutionError(
+            f"The address {_quote(address)} has no IPv6 address in its brackets."
+        ) from None
 
 
 def _check_host(host: str, address: str) -> None:
