@@ -1,0 +1,1 @@
+"""One institution's daemon: the pure core, and the shell that performs what it decides."""

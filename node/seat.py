@@ -1,0 +1,216 @@
+"""Our seat in the committee: the replica, whether it may vote, and what its effects mean for the
+node.
+
+A node that finds its store restored from a backup may have signed what it no longer knows. It
+abstains: no replica runs until the others have decided a height above every head that it heard of,
+for at such a height it can have promised nothing (docs/ARCHITECTURE.md section 4, promises).
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import assert_never
+
+from consensus import events as consensus_events
+from consensus.events import Persist
+from consensus.messages import Signed, ViewChange
+from consensus.replica import Replica
+from consensus.settings import ConsensusSettings
+from ledger.store import WriteBatch, WritePromise
+from node.chain import Chain
+from node.judging import Judging
+from node.mempool import Mempool
+from node.outbox import Outbox
+from node.spreading import Spreading
+from node.wire import Consensus
+from primitives.block import Block
+from primitives.keys import PrivateKey
+
+
+class Seat:
+    """The replica of a voter; without one the node only follows."""
+
+    def __init__(
+        self,
+        id: str,
+        key: PrivateKey,
+        chain: Chain,
+        mempool: Mempool,
+        judging: Judging,
+        spreading: Spreading,
+        outbox: Outbox,
+        *,
+        restored: bool,
+    ) -> None:
+        self._id = id
+        self._key = key
+        self._chain = chain
+        self._mempool = mempool
+        self._judging = judging
+        self._spreading = spreading
+        self._outbox = outbox
+        self._abstain_height: int | None = None
+        self.abstaining = restored
+        self.replica: Replica | None = None
+        self._take()
+
+    @property
+    def deadline(self) -> int | None:
+        """When `expire` or `pend` has something to do."""
+        if self.replica is None:
+            return None
+        times = (self.replica.deadline, self._heartbeat_at)
+        return min((time for time in times if time is not None), default=None)
+
+    def drive(self, event: consensus_events.Event) -> None:
+        """Step the replica, and again with the answers to what it asks of us."""
+        events = deque([event])
+        while events and self.replica is not None:
+            self._perform(self.replica.step(events.popleft(), self._outbox.now), events)
+
+    def fetched(self, blocks: Sequence[Block]) -> None:
+        """Blocks that the replica wanted are checked."""
+        for block in blocks:
+            self.drive(consensus_events.Fetched(block))
+
+    def greet(self, peer: str) -> None:
+        """A member connected: say again what it may have missed."""
+        if self.replica is not None:
+            self._perform(self.replica.greet(peer), deque())
+
+    def pend(self) -> None:
+        """Tell the replica that there is work, whenever there may be new work."""
+        has_work = len(self._mempool) > 0 or self._heartbeat_is_due
+        if self.replica is not None and self._chain.writing is None and has_work:
+            self.drive(consensus_events.Pending())
+
+    def expire(self) -> None:
+        """Step the replica if its time has come."""
+        replica = self.replica
+        if replica is None:
+            return
+        if replica.deadline is not None and replica.deadline <= self._outbox.now:
+            self.drive(consensus_events.Expired())
+        if self._heartbeat_is_due:
+            self.pend()
+
+    def hear_heads(self, heads: Mapping[str, int]) -> None:
+        """Peers tell their heads; an abstaining node waits for a height above those of a quorum."""
+        if not self.abstaining or self._abstain_height is not None:
+            return
+        if self._chain.committee.is_quorum(heads):
+            self._abstain_height = max(*heads.values(), self._chain.head.height)
+            self._outbox.report("abstaining", until_height=self._abstain_height + 1)
+
+    def advance(self) -> None:
+        """Go on to the next height, or take or leave our seat where the committee or our standing
+        changed.
+        """
+        if self.abstaining and self._abstain_height is not None:
+            self.abstaining = self._chain.head.height <= self._abstain_height
+        if self.replica is not None and self._may_sit:
+            self.drive(consensus_events.Advanced(self._chain.head, self._chain.committee))
+        else:
+            self._take()
+
+    def suspect_censor(self) -> None:
+        """A batch that later ones overtook goes to the primary first; left out for long, its
+        primary is left.
+        """
+        if self.replica is None or self._chain.writing is not None:
+            return
+        for held in self._mempool.held():
+            if held.overtaken > self._chain.genesis.censorship_heights:
+                held.overtaken = 0
+                self._outbox.report("batch_left_out", author=held.batch.author)
+                self.drive(consensus_events.Suspect())
+                return
+            if held.overtaken == 1:
+                primary = self._chain.committee.primary(self._chain.next_height, self.replica.view)
+                self._spreading.carry_to(primary, held.batch)
+
+    @property
+    def _may_sit(self) -> bool:
+        return self._id in self._chain.committee.by_id and not self.abstaining
+
+    def _take(self) -> None:
+        """Start a replica with what we have promised at this height, if we may vote."""
+        self.replica = None
+        if not self._may_sit:
+            return
+        genesis = self._chain.genesis
+        self.replica = Replica(
+            genesis.chain_id,
+            self._id,
+            self._key,
+            ConsensusSettings(
+                view_timeout_ms_min=genesis.view_timeout_ms_min,
+                view_timeout_ms_max=genesis.view_timeout_ms_max,
+                resend_ms=genesis.resend_ms,
+            ),
+            self._chain.head,
+            self._chain.committee,
+            self._chain.reader.promises(self._chain.next_height),
+            self._outbox.now,
+        )
+
+    def _perform(
+        self,
+        effects: Sequence[consensus_events.Effect],
+        answers: deque[consensus_events.Event],
+    ) -> None:
+        for effect in effects:
+            match effect:
+                case consensus_events.Persist():
+                    self._persist(effect)
+                case consensus_events.Broadcast(signed):
+                    self._broadcast(signed)
+                case consensus_events.Send(to, signed):
+                    self._outbox.send(to, Consensus(signed))
+                case consensus_events.WantBlock(height, view):
+                    wanted = height == self._chain.next_height
+                    block = self._judging.build(view) if wanted else None
+                    if block is not None:
+                        answers.append(consensus_events.Proposed(block))
+                case consensus_events.Fetch(block_hash, block, fresh, holders):
+                    for checked in self._judging.want(block_hash, block, fresh, holders):
+                        answers.append(consensus_events.Fetched(checked))
+                case consensus_events.Serve(to):
+                    self._spreading.tell_head(to)
+                case consensus_events.Decide(decision):
+                    executed = self._judging.executed(decision.block.hash)
+                    if executed is None:
+                        raise RuntimeError("a block was decided here that was never executed here")
+                    self._chain.write(decision, executed)
+                case consensus_events.Accuse(first):
+                    self._outbox.report("contradiction", institution=first.signer)
+                case _:
+                    assert_never(effect)
+
+    def _persist(self, promise: Persist) -> None:
+        """A promise, and before it the batches of the block that it vouches for."""
+        executed = None if promise.block is None else self._judging.executed(promise.block.hash)
+        for batch in () if executed is None else executed.batches:
+            self._outbox.add(WriteBatch(batch))
+        self._outbox.add(WritePromise(self._chain.next_height, promise))
+
+    def _broadcast(self, signed: Signed) -> None:
+        for peer in self._chain.committee.by_id:
+            self._outbox.send(peer, Consensus(signed))
+        if isinstance(signed.message, ViewChange):
+            self._outbox.counters["view_changes"] += 1
+            oldest = next(iter(self._mempool.held()), None)
+            if oldest is not None:
+                self._spreading.carry(oldest.batch)
+
+    @property
+    def _heartbeat_is_due(self) -> bool:
+        heartbeat_ms = self._chain.genesis.heartbeat_ms
+        return heartbeat_ms > 0 and self._outbox.wall >= self._chain.head.time_ms + heartbeat_ms
+
+    @property
+    def _heartbeat_at(self) -> int | None:
+        heartbeat_ms = self._chain.genesis.heartbeat_ms
+        if heartbeat_ms == 0 or self.replica is None or self.replica.has_work:
+            return None
+        due_ms = self._chain.head.time_ms + heartbeat_ms - self._outbox.wall
+        return self._outbox.now + max(due_ms, 0)

@@ -1,0 +1,170 @@
+"""Our own part in what spreads: sealing our clients' transactions into batches, carrying them to
+the voters, announcing what is undecided and where our head is (docs/ARCHITECTURE.md sections 5 and
+7).
+
+Bodies go to the voters directly. Gossip carries announcements only, at most one of each kind per
+interval, because every gossip message costs every member a signature check: whoever lacks an
+announced batch asks its author.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ledger.store import WriteBatch
+from ledger.transactions import CheckedBatch, CheckedTransaction, seal_batch
+from node.chain import Chain
+from node.events import Publish
+from node.mempool import Mempool
+from node.outbox import Outbox
+from node.wire import WANTED_BATCHES_MAX, BatchBody, BatchesAnnounced, Head, HeadAnnounced
+from primitives.keys import PrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class SpreadSettings:
+    """How often things are said again."""
+
+    announce_ms: int = 1_000
+    head_announce_ms: int = 200
+    head_repeat_ms: int = 5_000
+    resent_batches_max: int = 16
+
+
+class Spreading:
+    """Batches of this member and heads, on their way to the others."""
+
+    def __init__(
+        self,
+        id: str,
+        key: PrivateKey,
+        settings: SpreadSettings,
+        chain: Chain,
+        mempool: Mempool,
+        outbox: Outbox,
+    ) -> None:
+        self._id = id
+        self._key = key
+        self._settings = settings
+        self._chain = chain
+        self._mempool = mempool
+        self._outbox = outbox
+        self._sequence = chain.replay.highest_sequence(id) or 0
+        self._seal_at: int | None = None
+        self._announce_at = outbox.now + settings.announce_ms
+        self._head_at: int | None = None
+        self._head_announced = outbox.now - settings.head_announce_ms
+        self._head_repeat_at = outbox.now + settings.head_repeat_ms
+
+    @property
+    def deadline(self) -> int:
+        """When `expire` has something to do; never None, since heads are repeated for whoever
+        missed them.
+        """
+        times = (self._announce_at, self._head_repeat_at, self._seal_at, self._head_at)
+        return min(time for time in times if time is not None)
+
+    def restore(self, batches: Iterable[CheckedBatch]) -> None:
+        """Take back the batches that the store kept."""
+        for batch in batches:
+            own = batch.author == self._id
+            self._mempool.add(batch, self._outbox.now, own=own)
+            if own:
+                self._sequence = max(self._sequence, batch.sequence)
+
+    def submit(self, transactions: Iterable[CheckedTransaction]) -> bool:
+        """Take clients' transactions; True if that filled and sealed a batch."""
+        for transaction in transactions:
+            if self._chain.replay.seen(transaction.id) or not self._mempool.submit(transaction):
+                self._outbox.counters["submission_dropped"] += 1
+        return self._seal_when_due()
+
+    def expire(self) -> bool:
+        """Do what is due; True if a batch was sealed."""
+        now = self._outbox.now
+        if self._announce_at <= now:
+            self._announce_at = now + self._settings.announce_ms
+            self._announce_batches()
+        if self._head_repeat_at <= now:
+            self._head_repeat_at = now + self._settings.head_repeat_ms
+            for peer in self._outbox.connected:
+                self.tell_head(peer)
+        self._announce_head()
+        return self._seal_when_due()
+
+    def greet(self, peer: str) -> None:
+        """A member connected: tell it our head, and carry to a voter what it may have missed."""
+        self.tell_head(peer)
+        if peer in self._chain.committee.by_id:
+            for held in self._mempool.by_author(self._id)[: self._settings.resent_batches_max]:
+                self.carry_to(peer, held.batch)
+
+    def tell_head(self, peer: str) -> None:
+        """Tell one member our head."""
+        self._outbox.send(peer, Head(self._chain.head.height, self._chain.head_hash))
+
+    def head_moved(self) -> None:
+        """A block was applied; its proposer announces it, at most once per interval."""
+        if self._chain.head.proposer == self._id:
+            soonest = self._head_announced + self._settings.head_announce_ms
+            self._head_at = max(soonest, self._outbox.now)
+            self._announce_head()
+
+    def carry(self, batch: CheckedBatch) -> None:
+        """Send a batch to every voter."""
+        for peer in self._chain.committee.by_id:
+            self.carry_to(peer, batch)
+
+    def carry_to(self, peer: str, batch: CheckedBatch) -> None:
+        """Send a batch to one member."""
+        self._outbox.send(peer, BatchBody(batch.raw))
+
+    def _seal_when_due(self) -> bool:
+        sealed = False
+        while self._mempool.waiting_count > 0:
+            if self._seal_at is None:
+                self._seal_at = self._outbox.now + self._chain.genesis.batch_delay_ms
+            if self._seal_at > self._outbox.now and not self._mempool.batch_is_full():
+                return sealed
+            self._seal()
+            sealed = True
+        self._seal_at = None
+        return sealed
+
+    def _seal(self) -> None:
+        """Sign waiting transactions as one batch, keep it, and carry it to the voters.
+
+        The wall clock in the sequence keeps it above any used before, even where the store that
+        knew them is lost.
+        """
+        self._seal_at = None
+        self._sequence = max(self._sequence + 1, self._outbox.wall)
+        batch = seal_batch(
+            self._chain.genesis.chain_id,
+            self._key,
+            self._id,
+            self._sequence,
+            self._chain.head.height + self._chain.genesis.limits.replay_window_blocks,
+            self._mempool.take_waiting(),
+        )
+        self._mempool.add(batch, self._outbox.now, own=True)
+        self._outbox.add(WriteBatch(batch))
+        self.carry(batch)
+
+    def _announce_batches(self) -> None:
+        """Repair: what of ours is still undecided is announced, and carried again if it has waited
+        long.
+        """
+        own = self._mempool.by_author(self._id)
+        if not own:
+            return
+        ids = tuple(held.batch.id for held in own[:WANTED_BATCHES_MAX])
+        self._outbox.add(Publish(BatchesAnnounced(ids)))
+        if own[0].arrived_ms + 2 * self._settings.announce_ms <= self._outbox.now:
+            self.carry(own[0].batch)
+
+    def _announce_head(self) -> None:
+        if self._head_at is not None and self._head_at <= self._outbox.now:
+            self._head_at = None
+            self._head_announced = self._outbox.now
+            announced = HeadAnnounced(self._chain.head.height, self._chain.head_hash)
+            self._outbox.add(Publish(announced))

@@ -1,0 +1,142 @@
+"""What nodes say to each other besides the transport's own hello: direct messages, gossip, requests
+and responses.
+
+Every union is decoded strictly (docs/protocol.md); whoever sends something else is counted and
+ignored.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from consensus.messages import Decision, Signed
+from primitives.block import Block
+from primitives.codec import Canonical, Digest, Height, UInt, decode
+
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+REQUEST_BYTES_MAX = 64 * 1024
+RESPONSE_BYTES_MAX = 16 * 1024 * 1024
+GOSSIP_BYTES_MAX = 64 * 1024
+WANTED_BATCHES_MAX = 256
+WANTED_BLOCKS_MAX = 64
+
+Digests = Annotated[tuple[Digest, ...], msgspec.Meta(max_length=WANTED_BATCHES_MAX)]
+
+# ---- direct messages -----------------------------------------------------------------------------
+
+
+class Consensus(Canonical, frozen=True, tag=1):
+    """A signed PBFT message."""
+
+    signed: Signed
+
+
+class BatchBody(Canonical, frozen=True, tag=2):
+    """The raw bytes of a batch, carried to the voters."""
+
+    raw: bytes
+
+
+class Head(Canonical, frozen=True, tag=3):
+    """The sender's newest applied block; sent on connecting and after every block while peers
+    follow.
+    """
+
+    height: Height
+    block_hash: Digest
+
+
+Message = Consensus | BatchBody | Head
+
+# ---- gossip --------------------------------------------------------------------------------------
+
+
+class BatchesAnnounced(Canonical, frozen=True, tag=1):
+    """The author holds these undecided batches; whoever lacks one asks for it."""
+
+    batches: Digests
+
+
+class HeadAnnounced(Canonical, frozen=True, tag=2):
+    """The author has applied this block."""
+
+    height: Height
+    block_hash: Digest
+
+
+Gossip = BatchesAnnounced | HeadAnnounced
+
+# ---- requests and responses ----------------------------------------------------------------------
+
+
+class BatchesWanted(Canonical, frozen=True, tag=1):
+    """Ask for batches by id; answered by BatchesFound with those that the other has."""
+
+    batches: Digests
+
+
+class BlockWanted(Canonical, frozen=True, tag=2):
+    """Ask for an undecided or decided block by hash; answered by BlockFound."""
+
+    block_hash: Digest
+
+
+class BlocksWanted(Canonical, frozen=True, tag=3):
+    """Ask for decided blocks from a height up, at most `count`; answered by BlocksFound, ascending,
+    without gap.
+    """
+
+    height: Height
+    count: UInt
+
+
+Request = BatchesWanted | BlockWanted | BlocksWanted
+
+
+class BatchesFound(Canonical, frozen=True, tag=1):
+    """Raw batches, in no particular order."""
+
+    batches: tuple[bytes, ...]
+
+
+class BlockFound(Canonical, frozen=True, tag=2):
+    """The block, or None."""
+
+    block: Block | None
+
+
+class BlockWithBatches(Canonical, frozen=True):
+    """A decided block and the raw batches that it lists, in its order."""
+
+    decision: Decision
+    batches: tuple[bytes, ...]
+
+
+class BlocksFound(Canonical, frozen=True, tag=3):
+    """Decided blocks and the head height of the node that answers."""
+
+    blocks: tuple[BlockWithBatches, ...]
+    head_height: Height
+
+
+Response = BatchesFound | BlockFound | BlocksFound
+
+
+def decode_message(data: bytes) -> Message:
+    """Raises CodecError."""
+    return decode(data, Message, bytes_max=MESSAGE_BYTES_MAX)
+
+
+def decode_gossip(data: bytes) -> Gossip:
+    """Raises CodecError."""
+    return decode(data, Gossip, bytes_max=GOSSIP_BYTES_MAX)
+
+
+def decode_request(data: bytes) -> Request:
+    """Raises CodecError."""
+    return decode(data, Request, bytes_max=REQUEST_BYTES_MAX)
+
+
+def decode_response(data: bytes) -> Response:
+    """Raises CodecError."""
+    return decode(data, Response, bytes_max=RESPONSE_BYTES_MAX)
