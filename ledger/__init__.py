@@ -1,0 +1,1 @@
+"""What a transaction means: rules, state, execution, blocks, genesis, proofs."""

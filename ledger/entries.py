@@ -1,0 +1,87 @@
+"""The two-level Merkle body of a block: chains, their entry blocks, and the directory over them.
+
+The Merkle hierarchy of "A Medical Data Sharing Model via Blockchain" (Acta Automatica Sinica,
+2017) with the trees of RFC 6962 (docs/ARCHITECTURE.md section 6). Every operation that succeeds is
+an entry in each chain that it concerns. The entries of one chain in one block are the leaves of a
+tree; (chain id, root, count), sorted by chain id, are the leaves of the directory. The head of a
+chain in the state map accumulates block after block, so that whoever shows all entries with their
+heights can be checked for having left none out:
+
+    accumulated' = digest("chain-head", accumulated || height || time_ms || entry root || count)
+
+with integers as 8 bytes big-endian. The block's time is in it because a notarised sharing without
+its time is worth little.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from ledger.operations import Operation
+from ledger.receipts import Receipt, ReceiptCode
+from ledger.rules import chains_of
+from ledger.state import StateError, party_of
+from ledger.store import StateReader
+from ledger.transactions import CheckedTransaction
+from primitives.codec import Canonical, Digest, PublicKey, UInt, encode
+from primitives.hashing import digest
+from primitives.merkle import sized_root
+
+
+class Entry(Canonical, frozen=True):
+    """One operation in one chain."""
+
+    transaction: Digest
+    operation_index: UInt
+    author: PublicKey
+    operation: Operation
+
+
+def entries_of(
+    transactions: Sequence[CheckedTransaction],
+    receipts: Sequence[Receipt],
+    state: StateReader,
+    member_ids: dict[bytes, str],
+) -> dict[bytes, list[bytes]]:
+    """Return the encoded entries of a block by chain id, each chain's in block order.
+
+    `state` is that after the block, or any later one: it tells what never changes, such as the
+    subject of a record. `member_ids` gives institution ids by key.
+    """
+    entries: dict[bytes, list[bytes]] = {}
+    for transaction, receipt in zip(transactions, receipts, strict=True):
+        if receipt.code != ReceiptCode.OK:
+            continue
+        key = transaction.body.author
+        author = party_of(state, member_ids, key)
+        if author is None:
+            raise StateError(f"The author of transaction {transaction.id.hex()} is not known.")
+        for index, operation in enumerate(transaction.body.operations):
+            entry = encode(Entry(transaction.id, index, key, operation))
+            for chain in chains_of(operation, author, state):
+                entries.setdefault(chain, []).append(entry)
+    return entries
+
+
+def directory_leaf(chain: bytes, root: bytes, count: int) -> bytes:
+    """Return the leaf of the directory for a chain with `count` entries under the entry `root`."""
+    return encode((chain, root, count))
+
+
+def directory_leaves(roots: Mapping[bytes, bytes], counts: Mapping[bytes, int]) -> list[bytes]:
+    """Return the leaves of the directory, sorted by chain id."""
+    return [directory_leaf(chain, roots[chain], counts[chain]) for chain in sorted(roots)]
+
+
+def entry_root(entries: Sequence[bytes]) -> bytes:
+    """Return the sized root over the encoded entries of one chain in one block."""
+    return sized_root(entries)
+
+
+def accumulate(accumulated: bytes, height: int, time_ms: int, root: bytes, count: int) -> bytes:
+    """Return a chain's accumulated hash after a block of this height and time."""
+    numbers = height.to_bytes(8, "big") + time_ms.to_bytes(8, "big")
+    return digest("chain-head", accumulated + numbers + root + count.to_bytes(8, "big"))
+
+
+def receipts_root(receipts: Iterable[Receipt]) -> bytes:
+    """Return the sized root over the encoded receipts of a block."""
+    return sized_root([encode(receipt) for receipt in receipts])

@@ -1,0 +1,153 @@
+"""The operations of a transaction: what institutions and persons can say on the ledger.
+
+No operation carries data or a person's identifying attribute: only keys, salted commitments, labels
+and codes. Every member of the ledger reads them.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, Final, assert_never
+
+import msgspec
+
+from primitives.codec import Canonical, Digest, InstitutionId, Milliseconds, PublicKey
+
+GRANT_RECORDS_MAX: Final = 64
+"""Records that one grant may name; an empty list means all records of the subject."""
+
+PERSON_KINDS: Final = ("patient", "practitioner", "researcher", "guardian")
+PURPOSES: Final = (
+    "TREAT",
+    "ETREAT",
+    "HPAYMT",
+    "HOPERAT",
+    "HRESCH",
+    "CLINTRCH",
+    "PUBHLTH",
+    "HLEGAL",
+    "HQUALIMP",
+    "PATRQT",
+    "COVERAGE",
+    "FAMRQT",
+)
+"""HL7 v3 PurposeOfUse codes (value set v3-PurposeOfUse) that a grant or a share may name."""
+
+# \Z and not $, which would also match before a final newline.
+Label = Annotated[
+    str,
+    msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/+-]*\Z"),
+]
+"""A code of 1 to 64 printable ASCII characters."""
+
+
+class InstitutionParty(Canonical, frozen=True, tag=1):
+    """An institution, as author or as the other side of a grant or share."""
+
+    id: InstitutionId
+
+
+class PersonParty(Canonical, frozen=True, tag=2):
+    """An enrolled person, by person id, as author or as the other side of a grant or share."""
+
+    id: Digest
+
+
+Party = InstitutionParty | PersonParty
+
+
+class Labels(Canonical, frozen=True):
+    """What kind of data a record is; codes only, readable by every member."""
+
+    category: Label
+    sensitivity: Label
+    jurisdiction: Label
+    source: Label
+    quality: Label
+
+
+class EnrolPerson(Canonical, frozen=True, tag=1):
+    """The author, an institution, attests that a person of this kind holds this key.
+
+    The person id is `person_id(key)`.
+    """
+
+    key: PublicKey
+    kind: Annotated[str, msgspec.Meta(max_length=32)]
+    """One of PERSON_KINDS."""
+
+
+class RegisterRecord(Canonical, frozen=True, tag=2):
+    """The author, an institution and from now on the custodian, commits to a record.
+
+    The record id is `record_id(custodian, commitment)`.
+    """
+
+    commitment: Digest
+    labels: Labels
+    subject: Digest | None
+    """The person id of whom the record is about, who then decides on it; None without a subject."""
+
+
+class Grant(Canonical, frozen=True, tag=3):
+    """The subject of the records allows a party to receive them.
+
+    Where a record has no subject its custodian does. The grant id is `grant_id(transaction id,
+    operation index)`.
+    """
+
+    grantee: Party
+    records: Annotated[tuple[Digest, ...], msgspec.Meta(max_length=GRANT_RECORDS_MAX)]
+    """Record ids; none means all records of the author, registered already or later."""
+    purpose: Annotated[str, msgspec.Meta(max_length=16)]
+    """One of PURPOSES."""
+    expires_ms: Milliseconds
+    """Compared with block time; the grant holds before this moment. 0 means no expiry."""
+
+
+class Revoke(Canonical, frozen=True, tag=4):
+    """The grantor ends a grant: no share may rest on it from the next operation on."""
+
+    grant: Digest
+
+
+class RecordShare(Canonical, frozen=True, tag=5):
+    """The notarised record of a sharing, by the custodian: who got which record under which grant.
+
+    Its time is the block's.
+    """
+
+    record: Digest
+    requester: Party
+    grant: Digest
+    commitment: Digest
+    """The record's: what the requester received can be compared with it."""
+    purpose: Annotated[str, msgspec.Meta(max_length=16)]
+
+
+Operation = EnrolPerson | RegisterRecord | Grant | Revoke | RecordShare
+
+WORK_MAX: Final = 3 + GRANT_RECORDS_MAX
+"""The work of the most expensive operation."""
+
+
+def work_of(operations: Iterable[Operation]) -> int:
+    """Return the work of `operations`: the most keys of the state map that they can write.
+
+    It depends on nothing but the operations, so that a batch which no block could hold is refused
+    before it spreads (docs/ARCHITECTURE.md section 4).
+    """
+    work = 0
+    for operation in operations:
+        match operation:
+            case RecordShare():
+                work += 4
+            case RegisterRecord():
+                work += 3
+            case EnrolPerson():
+                work += 2
+            case Grant():
+                work += 3 + len(operation.records)
+            case Revoke():
+                work += WORK_MAX
+            case _:
+                assert_never(operation)
+    return work

@@ -1,0 +1,260 @@
+"""What each operation may do: who is entitled, what must hold, and what it changes.
+
+Every function checks first and writes last, and returns the receipt code of the first thing that
+is wrong. Writes go to an overlay that is dropped if any operation of the transaction fails.
+`chains_of` says whom an operation concerns. It rests only on facts that never change once an
+operation has succeeded, so that a block's entries can be worked out again at any later time.
+Sections of docs/ARCHITECTURE.md are named where a rule comes from one.
+"""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from ledger.operations import (
+    PERSON_KINDS,
+    PURPOSES,
+    EnrolPerson,
+    Grant,
+    InstitutionParty,
+    Operation,
+    Party,
+    PersonParty,
+    RecordShare,
+    RegisterRecord,
+    Revoke,
+)
+from ledger.receipts import ReceiptCode
+from ledger.state import (
+    ChainHead,
+    Entity,
+    GrantState,
+    Overlay,
+    Person,
+    Record,
+    StateError,
+    chain_head,
+    chain_key,
+    chain_of,
+    grant_id,
+    grant_key,
+    grant_state,
+    institution_chain,
+    person_id,
+    record_id,
+)
+from ledger.store import StateReader
+from primitives.hashing import ZERO_DIGEST
+
+OK = ReceiptCode.OK
+
+
+@dataclass(slots=True)
+class Situation:
+    """In which an operation runs: its block, its transaction, its author."""
+
+    height: int
+    time_ms: int
+    member_ids: dict[bytes, str]
+    """Institution ids by the key that the member has now."""
+    transaction: bytes
+    author: Party
+
+
+def apply(operation: Operation, index: int, now: Situation, state: Overlay) -> ReceiptCode:
+    """Run operation number `index` of a transaction; `state` is untouched unless it returns OK."""
+    match operation:
+        case RecordShare():
+            return _record_share(operation, now, state)
+        case RegisterRecord():
+            return _register_record(operation, now, state)
+        case Grant():
+            return _grant(operation, index, now, state)
+        case EnrolPerson():
+            return _enrol_person(operation, now, state)
+        case Revoke():
+            return _revoke(operation, now, state)
+        case _:
+            assert_never(operation)
+
+
+def chains_of(operation: Operation, author: Party, state: StateReader) -> tuple[bytes, ...]:
+    """Return the ids of the chains that a successful operation belongs to, each once."""
+    chains: tuple[bytes, ...]
+    match operation:
+        case RecordShare(record, requester):
+            subject = _known_record(state, record).subject
+            chains = (record, chain_of(author), chain_of(requester))
+            if subject is not None:
+                chains += (subject,)
+        case RegisterRecord(commitment, _, subject):
+            if not isinstance(author, InstitutionParty):
+                raise StateError("A record was registered by a person.")
+            chains = (record_id(author.id, commitment), chain_of(author))
+            if subject is not None:
+                chains += (subject,)
+        case Grant(grantee, records):
+            chains = (chain_of(author), chain_of(grantee), *records)
+        case EnrolPerson(key):
+            chains = (person_id(key), chain_of(author))
+        case Revoke(grant):
+            ended = grant_state(state, grant)
+            if ended is None:
+                raise StateError(f"The state has lost grant {grant.hex()}.")
+            chains = (chain_of(author), chain_of(ended.grantee), *ended.records)
+        case _:
+            assert_never(operation)
+    return tuple(dict.fromkeys(chains))
+
+
+def new_chain(entity: Entity) -> ChainHead:
+    """Return the head of a chain without entries."""
+    return ChainHead(0, ZERO_DIGEST, entity)
+
+
+def _enrol_person(operation: EnrolPerson, now: Situation, state: Overlay) -> ReceiptCode:
+    """Section 6: an institution attests that a person of a kind holds a key."""
+    if not isinstance(now.author, InstitutionParty):
+        return ReceiptCode.NOT_AN_INSTITUTION
+    if operation.kind not in PERSON_KINDS:
+        return ReceiptCode.UNKNOWN_KIND
+    person = person_id(operation.key)
+    # One key is one author: a member's key cannot become a person's as well.
+    if operation.key in now.member_ids or chain_head(state, person) is not None:
+        return ReceiptCode.ALREADY_ENROLLED
+    entity = Person(operation.key, operation.kind, now.author.id)
+    state.write(chain_key(person), new_chain(entity))
+    return OK
+
+
+def _register_record(operation: RegisterRecord, now: Situation, state: Overlay) -> ReceiptCode:
+    """Section 6: the author becomes custodian of a record that the commitment stands for."""
+    author = now.author
+    if not isinstance(author, InstitutionParty):
+        return ReceiptCode.NOT_AN_INSTITUTION
+    subject = operation.subject
+    if subject is not None and not _is_person(state, subject):
+        return ReceiptCode.UNKNOWN_PERSON
+    key = chain_key(record_id(author.id, operation.commitment))
+    if state.read(key, ChainHead) is not None:
+        return ReceiptCode.ALREADY_REGISTERED
+    entity = Record(operation.commitment, operation.labels, author.id, subject)
+    state.write(key, new_chain(entity))
+    return OK
+
+
+def _grant(operation: Grant, index: int, now: Situation, state: Overlay) -> ReceiptCode:
+    """Section 6: whoever decides about the records allows a party to receive them."""
+    if operation.purpose not in PURPOSES:
+        return ReceiptCode.UNKNOWN_PURPOSE
+    if _is_over(operation.expires_ms, now.time_ms):
+        return ReceiptCode.GRANT_EXPIRED
+    if not _is_party(state, operation.grantee):
+        return ReceiptCode.UNKNOWN_PARTY
+    # "All records of the subject" means something only if the author is a person.
+    if not operation.records and not isinstance(now.author, PersonParty):
+        return ReceiptCode.NOT_ENTITLED
+    for name in operation.records:
+        record = _find_record(state, name)
+        if record is None:
+            return ReceiptCode.UNKNOWN_RECORD
+        if not _decides(now.author, record):
+            return ReceiptCode.NOT_ENTITLED
+    value = GrantState(
+        grantor=now.author,
+        grantee=operation.grantee,
+        records=operation.records,
+        purpose=operation.purpose,
+        expires_ms=operation.expires_ms,
+        revoked_height=0,
+    )
+    state.write(grant_key(grant_id(now.transaction, index)), value)
+    return OK
+
+
+def _revoke(operation: Revoke, now: Situation, state: Overlay) -> ReceiptCode:
+    """Section 6: the grantor, and nobody else, ends a grant, once."""
+    grant = grant_state(state, operation.grant)
+    if grant is None:
+        return ReceiptCode.UNKNOWN_GRANT
+    if grant.grantor != now.author:
+        return ReceiptCode.NOT_ENTITLED
+    if grant.revoked_height:
+        return ReceiptCode.ALREADY_REVOKED
+    value = GrantState(
+        grantor=grant.grantor,
+        grantee=grant.grantee,
+        records=grant.records,
+        purpose=grant.purpose,
+        expires_ms=grant.expires_ms,
+        revoked_height=now.height,
+    )
+    state.write(grant_key(operation.grant), value)
+    return OK
+
+
+def _record_share(operation: RecordShare, now: Situation, state: Overlay) -> ReceiptCode:
+    """Section 6: the custodian notes that a record went to a party under a grant that holds now."""
+    if not isinstance(now.author, InstitutionParty):
+        return ReceiptCode.NOT_AN_INSTITUTION
+    if operation.purpose not in PURPOSES:
+        return ReceiptCode.UNKNOWN_PURPOSE
+    record = _find_record(state, operation.record)
+    if record is None:
+        return ReceiptCode.UNKNOWN_RECORD
+    if record.custodian != now.author.id:
+        return ReceiptCode.NOT_CUSTODIAN
+    if record.commitment != operation.commitment:
+        return ReceiptCode.COMMITMENT_DIFFERS
+    if not _is_party(state, operation.requester):
+        return ReceiptCode.UNKNOWN_PARTY
+    grant = grant_state(state, operation.grant)
+    if grant is None:
+        return ReceiptCode.UNKNOWN_GRANT
+    if grant.revoked_height:
+        return ReceiptCode.GRANT_REVOKED
+    if _is_over(grant.expires_ms, now.time_ms):
+        return ReceiptCode.GRANT_EXPIRED
+    if (
+        grant.grantee != operation.requester
+        or grant.purpose != operation.purpose
+        or (grant.records and operation.record not in grant.records)
+    ):
+        return ReceiptCode.GRANT_NOT_COVERING
+    # A grant for all records covers those of the grantor, whoever registered them and when.
+    if not _decides(grant.grantor, record):
+        return ReceiptCode.NOT_ENTITLED
+    return OK
+
+
+def _decides(party: Party, record: Record) -> bool:
+    """Tell whether `party` decides who may receive `record`: its subject, else its custodian."""
+    if record.subject is not None:
+        return isinstance(party, PersonParty) and party.id == record.subject
+    return isinstance(party, InstitutionParty) and party.id == record.custodian
+
+
+def _is_over(expires_ms: int, time_ms: int) -> bool:
+    return 0 < expires_ms <= time_ms
+
+
+def _find_record(state: StateReader, record: bytes) -> Record | None:
+    head = chain_head(state, record)
+    return head.entity if head is not None and isinstance(head.entity, Record) else None
+
+
+def _known_record(state: StateReader, record: bytes) -> Record:
+    found = _find_record(state, record)
+    if found is None:
+        raise StateError(f"The state has lost record {record.hex()}.")
+    return found
+
+
+def _is_person(state: StateReader, person: bytes) -> bool:
+    head = chain_head(state, person)
+    return head is not None and isinstance(head.entity, Person)
+
+
+def _is_party(state: StateReader, party: Party) -> bool:
+    if isinstance(party, PersonParty):
+        return _is_person(state, party.id)
+    return chain_head(state, institution_chain(party.id)) is not None
