@@ -60,6 +60,11 @@ class Mempool:
         """Transactions that wait for our next batch."""
         return len(self._waiting)
 
+    @property
+    def pending_transactions(self) -> int:
+        """Transactions in pending batches."""
+        return sum(len(held.batch.transactions) for held in self._held.values())
+
     def room(self) -> int:
         """How many more transactions clients may submit now."""
         if self._waiting_bytes >= self._limits.waiting_bytes_max:

@@ -1,0 +1,73 @@
+"""The running node as its RPC sees it."""
+
+import importlib.metadata
+from collections.abc import Sequence
+
+from ledger.genesis import Genesis
+from node.config import Config
+from node.driver import Driver, monotonic_ms
+from node.methods.backend import NodeStatus, SubmitOutcome
+from node.transport import Transport
+from storage.reader import SqliteReader
+
+
+def software_version() -> str:
+    """The version of the installed distribution."""
+    return importlib.metadata.version("medpact")
+
+
+class NodeBackend:
+    """node.methods.backend.Backend over a driver."""
+
+    def __init__(self, driver: Driver, transport: Transport, config: Config) -> None:
+        self._driver = driver
+        self._transport = transport
+        self._config = config
+        self._started_ms = monotonic_ms()
+
+    @property
+    def genesis(self) -> Genesis:
+        """The genesis of the ledger."""
+        return self._driver.core.genesis
+
+    def status(self) -> NodeStatus:
+        """Answered from memory, at any time."""
+        core = self._driver.core
+        institution = core.members[core.id]
+        counters = core.counters + self._driver.counters
+        counters.update(self._transport.counters())
+        committee = core.chain.committee
+        primary = committee.primary(core.chain.next_height, core.view) if core.votes else None
+        waiting = core.mempool.waiting_count
+        return NodeStatus(
+            institution=core.id,
+            name=institution.name,
+            institution_type=institution.type,
+            consensus_class=str(core.genesis.classes[institution.type]),
+            version=software_version(),
+            chain_id=core.genesis.chain_id.hex(),
+            height=core.head.height,
+            head_hash=core.chain.head_hash.hex(),
+            head_time_ms=core.head.time_ms,
+            view=core.view,
+            primary=primary,
+            peers=self._transport.connected(),
+            pending_batches=len(core.mempool),
+            pending_transactions=waiting + core.mempool.pending_transactions,
+            syncing=core.sync.target() > core.chain.next_height,
+            abstaining=core.abstaining,
+            uptime_ms=monotonic_ms() - self._started_ms,
+            counters=dict(sorted(counters.items())),
+        )
+
+    def reader(self) -> SqliteReader:
+        """A reader for the RPC's own thread."""
+        return SqliteReader(self._config.home.database)
+
+    async def submit(self, raws: Sequence[bytes]) -> list[SubmitOutcome]:
+        """Check and take transactions."""
+        return await self._driver.submit(raws)
+
+    async def applied(self, above: int) -> int:
+        """Wait until the head is higher than `above`."""
+        return await self._driver.applied(above)

@@ -1,0 +1,143 @@
+"""The composition root: every part of a node is made here, started in order, stopped in reverse."""
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+
+import structlog
+import uvloop
+
+from ledger.genesis import Genesis, genesis_state
+from ledger.replay import restore_window
+from ledger.store import WriteGenesis
+from ledger.transactions import check_batch
+from node.backend import NodeBackend, software_version
+from node.config import Config
+from node.core import Core, CoreSettings
+from node.driver import Driver, monotonic_ms, wall_ms
+from node.libp2p import Libp2pTransport
+from node.logs import configure
+from node.rpc import RpcServer
+from node.transport import Member, TransportError, TransportLimits
+from primitives.institution import Institution
+from primitives.keys import PrivateKey
+from storage.database import Database, StorageError
+from storage.reader import SqliteReader
+
+log = structlog.get_logger()
+
+EXIT_STOPPED = 0
+EXIT_START = 4
+EXIT_STORAGE = 5
+EXIT_NETWORK = 6
+
+
+def run(config: Config, genesis: Genesis, key: PrivateKey, override_restored: bool) -> int:
+    """Run the node until SIGTERM or Ctrl-C; its exit code. The caller has locked the home."""
+    configure(config.log_level, config.log_format)
+    return uvloop.run(_run(config, genesis, key, override_restored))
+
+
+async def _run(config: Config, genesis: Genesis, key: PrivateKey, override_restored: bool) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with AsyncExitStack() as stack:
+            await _compose(stack, config, genesis, key, override_restored, stop)
+    except TransportError as error:
+        log.critical("start_failed", reason=str(error))
+        return EXIT_START
+    except StorageError as error:
+        log.critical("storage_failed", reason=str(error))
+        return EXIT_STORAGE
+    except NetworkDied as error:
+        log.critical("network_failed", reason=str(error))
+        return EXIT_NETWORK
+    log.info("stopped")
+    return EXIT_STOPPED
+
+
+class NetworkDied(Exception):
+    """The peer-to-peer layer ended by itself; the node must be started again."""
+
+
+async def _compose(
+    stack: AsyncExitStack,
+    config: Config,
+    genesis: Genesis,
+    key: PrivateKey,
+    override_restored: bool,
+    stop: asyncio.Event,
+) -> None:
+    config.home.data.mkdir(mode=0o700, exist_ok=True)
+    database = await Database.open(config.home.database, genesis.chain_id)
+    stack.push_async_callback(database.close)
+    boot = await database.boot(config.home.boot_counter)
+    reader = SqliteReader(config.home.database)
+    stack.callback(reader.close)
+    if reader.head_height() is None:
+        first = WriteGenesis(*genesis_state(genesis))
+        await database.write([first])
+        reader.written([first])
+    core = Core(
+        genesis,
+        config.institution,
+        key,
+        reader,
+        CoreSettings(),
+        restore_window(reader, genesis.limits.replay_window_blocks),
+        restored=boot.restored and not override_restored,
+        now=monotonic_ms(),
+    )
+    transport = _transport(config, genesis, key, core.members)
+    driver = Driver(core, database, reader, transport)
+    stack.callback(driver.close)
+    keys = {member.id: member.key for member in core.members.values()}
+    pending = [
+        check_batch(raw, genesis.chain_id, genesis.limits, keys) for raw in reader.pending_batches()
+    ]
+    effects = core.start(pending, monotonic_ms(), wall_ms())
+    await transport.start(driver)
+    stack.push_async_callback(transport.stop)
+    rpc = RpcServer(NodeBackend(driver, transport, config), config)
+    await rpc.start()
+    stack.push_async_callback(rpc.stop)
+    log.info("started", institution=config.institution, height=core.head.height)
+    await _until_stopped(driver.run(effects), transport.failed, stop)
+
+
+def _transport(
+    config: Config, genesis: Genesis, key: PrivateKey, members: dict[str, Institution]
+) -> Libp2pTransport:
+    everyone = [Member(member.id, member.key, member.address) for member in members.values()]
+    own = next(member for member in everyone if member.id == config.institution)
+    limits = TransportLimits(
+        dial_timeout_ms=config.network.dial_timeout_ms,
+        redial_ms_max=config.network.redial_ms_max,
+        queue_bytes_max=config.network.peer_queue_bytes_max,
+    )
+    listen = config.listen or own.address
+    return Libp2pTransport(
+        key.seed, own, everyone, genesis.chain_id, listen, limits, software_version()
+    )
+
+
+async def _until_stopped(
+    turning: Coroutine[None, None, None], network: asyncio.Future[None], stop: asyncio.Event
+) -> None:
+    """Run until asked to stop; raise what ended the driver or the network before that."""
+    driving = asyncio.ensure_future(turning)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((driving, stopping, network), return_when=asyncio.FIRST_COMPLETED)
+        if driving.done():
+            await driving
+        if network.done() and not network.cancelled():
+            raise NetworkDied(str(network.exception()))
+    finally:
+        for task in (driving, stopping):
+            task.cancel()
+        await asyncio.gather(driving, stopping, return_exceptions=True)

@@ -1,0 +1,120 @@
+"""What peers and clients bring, checked before the core sees it: batches, answers, transactions.
+
+Pure and free of state, so that the daemon may run it on other threads and the simulator at once.
+Each signature is checked here and nowhere else on this node.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ledger.replay import payload_batches
+from ledger.transactions import (
+    BatchError,
+    CheckedBatch,
+    CheckedTransaction,
+    Limits,
+    TransactionError,
+    check_batch,
+    check_transaction,
+)
+from node.events import SyncedBlock
+from node.wire import BatchesFound, BatchesWanted, BlocksFound, BlocksWanted
+from primitives.codec import CodecError
+
+Known = Callable[[bytes], CheckedBatch | None]
+"""A pending batch by id: what has been checked before is not checked again."""
+
+
+class IntakeError(ValueError):
+    """A peer's answer is not what was asked for, or not valid; the peer is at fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a check needs to know: the chain, its limits, and the members' keys by institution."""
+
+    chain_id: bytes
+    limits: Limits
+    keys: Mapping[str, bytes]
+
+
+def check_raw_batch(raw: bytes, rules: Rules) -> CheckedBatch:
+    """Check one batch from a peer. Raises BatchError."""
+    return check_batch(raw, rules.chain_id, rules.limits, dict(rules.keys))
+
+
+def check_batches_found(
+    wanted: BatchesWanted, found: BatchesFound, rules: Rules
+) -> tuple[CheckedBatch, ...]:
+    """The batches of an answer. Raises IntakeError if one is bad or was not asked for."""
+    if len(found.batches) > len(wanted.batches):
+        raise IntakeError("more batches came than were asked for")
+    try:
+        batches = tuple(check_raw_batch(raw, rules) for raw in found.batches)
+    except BatchError as error:
+        raise IntakeError(str(error)) from error
+    if any(batch.id not in wanted.batches for batch in batches):
+        raise IntakeError("a batch came that was not asked for")
+    return batches
+
+
+def check_blocks_found(
+    wanted: BlocksWanted, found: BlocksFound, known: Known, rules: Rules
+) -> tuple[SyncedBlock, ...]:
+    """The blocks of an answer, each with its batches. Raises IntakeError.
+
+    Headers and certificates are checked by the core, against the state that each block needs.
+    """
+    if len(found.blocks) > wanted.count:
+        raise IntakeError("more blocks came than were asked for")
+    blocks: list[SyncedBlock] = []
+    for offset, synced in enumerate(found.blocks):
+        block = synced.decision.block
+        if block.header.height != wanted.height + offset:
+            raise IntakeError("the blocks are not those that were asked for")
+        try:
+            ids = payload_batches(block.payload)
+        except CodecError as error:
+            raise IntakeError(f"block {block.header.height} cannot be read: {error}") from error
+        blocks.append(SyncedBlock(synced.decision, _listed(ids, synced.batches, known, rules)))
+    return tuple(blocks)
+
+
+def _listed(
+    ids: Sequence[bytes], raws: Sequence[bytes], known: Known, rules: Rules
+) -> tuple[CheckedBatch, ...]:
+    if len(ids) != len(raws):
+        raise IntakeError("a block came without all of its batches")
+    batches: list[CheckedBatch] = []
+    for batch_id, raw in zip(ids, raws, strict=True):
+        batch = known(batch_id)
+        if batch is None or batch.raw != raw:
+            try:
+                batch = check_raw_batch(raw, rules)
+            except BatchError as error:
+                raise IntakeError(str(error)) from error
+        if batch.id != batch_id:
+            raise IntakeError("a block came with a batch that it does not list")
+        batches.append(batch)
+    return tuple(batches)
+
+
+def check_submission(raw: bytes, rules: Rules, head_height: int, wall: int) -> CheckedTransaction:
+    """Check a client's transaction, also for being still worth ordering. Raises TransactionError.
+
+    Execution decides again; refusing early only spares the client a wait.
+    """
+    transaction = check_transaction(raw, rules.chain_id, rules.limits)
+    body = transaction.body
+    if body.valid_until_height <= head_height or body.valid_until_ms <= wall:
+        raise TransactionError(
+            "The transaction has expired (valid_until_height or valid_until_ms has passed); sign "
+            "it again with a later end."
+        )
+    if body.valid_until_height > head_height + rules.limits.replay_window_blocks:
+        raise TransactionError(
+            f"The transaction is valid until height {body.valid_until_height}, but at height "
+            f"{head_height} this ledger allows at most "
+            f"{head_height + rules.limits.replay_window_blocks}; sign it again."
+        )
+    return transaction

@@ -1,0 +1,50 @@
+"""Structured logs on standard output, JSON lines or plain text: facts, never data or keys."""
+
+import logging
+import sys
+
+import structlog
+
+from node.config import LogFormat, LogLevel
+
+SENTENCES = {
+    "clock_differs": "The proposer's clock and ours differ by more than the ledger allows; this "
+    "block was not voted for. If several proposers are reported, check this machine's clock (NTP).",
+    "block_invalid": "A block was proposed that is not valid on our head; it was not voted for.",
+    "contradiction": "An institution signed two messages that contradict each other; its node may "
+    "run twice with one key, or be dishonest.",
+    "abstaining": "This home was restored from a backup and may have forgotten votes; the node "
+    "does not vote until the others have decided this height.",
+    "batch_left_out": "A batch of this author was left out while later ones were taken; the view "
+    "is being changed.",
+}
+"""What an operator should read next to an event's name."""
+
+
+def configure(level: LogLevel, form: LogFormat) -> None:
+    """Send the project's and the libraries' logs to standard output."""
+    threshold = getattr(logging, level.upper())
+    logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s", force=True)
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if form == "json"
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _explain,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _explain(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    sentence = SENTENCES.get(str(event["event"]))
+    if sentence is not None:
+        event["meaning"] = sentence
+    return event
