@@ -1,0 +1,399 @@
+"""One height of one replica: its state and the rules of the table in replica.py."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from consensus.certificates import CertificateError, check_view_change
+from consensus.committee import Committee
+from consensus.events import (
+    Accuse,
+    Broadcast,
+    Decide,
+    Effect,
+    Fetch,
+    Persist,
+    WantBlock,
+)
+from consensus.intake import Intake
+from consensus.messages import (
+    Certificate,
+    Commit,
+    Decision,
+    Justification,
+    Message,
+    Phase,
+    Prepare,
+    PrePrepare,
+    Signed,
+    ViewChange,
+    sign,
+)
+from consensus.pacing import Pacing
+from consensus.promises import Promises
+from consensus.tally import Tally
+from consensus.view_change import ProposalError, check_proposal, justify
+from primitives.block import Block, BlockHeader
+from primitives.keys import PrivateKey
+
+BLOCKS_KEPT_MAX = 4
+"""Checked blocks of one height kept in memory; an older one would be fetched again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who signs, and for which chain."""
+
+    chain_id: bytes
+    id: str
+    key: PrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class _Proposal:
+    """The accepted PRE-PREPARE of the current view; `fresh` if no claim obliged the primary."""
+
+    signed: Signed
+    block: Block
+    fresh: bool
+
+
+class HeightState:
+    """Everything that ends with the height. Effects are appended to the list it is given."""
+
+    view: int
+    _proposal: _Proposal | None
+    _primary_accused: bool
+    _justification: Justification | None
+    _block_wanted: bool
+    _fetching: dict[tuple[bytes, bool], None]
+
+    def __init__(
+        self,
+        identity: Identity,
+        head: BlockHeader,
+        committee: Committee,
+        recorded: Sequence[Persist],
+        pacing: Pacing,
+        intake: Intake,
+        effects: list[Effect],
+    ) -> None:
+        own = committee.by_id.get(identity.id)
+        self.height = head.height + 1
+        self.committee = committee
+        self.decided = False
+        self._votes = own is not None and own.key == identity.key.public
+        self._identity = identity
+        self._head = head
+        self._head_hash = head.hash()
+        self._pacing = pacing
+        self._intake = intake
+        self._effects = effects
+        self._promises = Promises(self.height, recorded)
+        self._tally = Tally(self.height, committee)
+        self._checked: dict[bytes, Block] = {}
+        pacing.sleep()
+        self._enter(0)
+
+    def restore(self, now: int) -> None:
+        """Go on from the promises of an earlier process: our votes count, our views are left."""
+        if not self._promises.latest or not self._votes:
+            return
+        self._enter(self._promises.highest_view)
+        for signed in self._promises.latest.values():
+            self._intake.remember_own(signed)
+            message = signed.message
+            if not isinstance(message, PrePrepare):
+                self._tally.add(signed)
+                continue
+            self._keep_checked(message.block)
+            if message.view == self.view:
+                self._proposal = _Proposal(signed, message.block, fresh=False)
+        if self._promises.block is not None:
+            self._keep_checked(self._promises.block)
+        self._pacing.wake(now)
+        self._time_view(now)
+
+    # ---- views and clocks --------------------------------------------------------------------
+
+    def _enter(self, view: int) -> None:
+        """Be in a view. The rules look at `view`, so nothing is signed below it any more."""
+        self.view = view
+        self._proposal = None
+        self._primary_accused = False
+        self._justification = None
+        self._block_wanted = False
+        self._fetching = {}
+        self._pacing.leave_view()
+
+    def _leave(self, view: int, now: int) -> None:
+        """Give up all views below `view`. OSDI'99 section 4.4: VIEW-CHANGE."""
+        self._enter(view)
+        self._sign(ViewChange(self.height, view, self._promises.prepared), now)
+
+    @property
+    def _is_followed(self) -> bool:
+        """Whether a quorum is known to be in this view or above it, so that it may be timed."""
+        return (
+            self.view == 0
+            or self._proposal is not None
+            or self.view in (self._promises.view(Phase.PREPARE), self._promises.view(Phase.COMMIT))
+            or self._tally.view_followed >= self.view
+        )
+
+    def _wake(self, now: int) -> None:
+        """There is a reason to decide this height."""
+        if self._votes and not self.decided and not self._pacing.awake:
+            self._pacing.postpone_resend(now)
+
+    def take_pending(self, now: int) -> None:
+        """Something waits to be ordered; if we have asked for a block in vain, ask again."""
+        self._block_wanted = False
+        self._wake(now)
+
+    def suspect(self, now: int) -> None:
+        """Leave the current view before its time is over (docs/ARCHITECTURE.md section 5)."""
+        self._wake(now)
+        self._time_view(now)
+        if self._pacing.timed:
+            self._leave(self.view + 1, now)
+
+    def expire(self, now: int) -> None:
+        """Leave a view that has had its time; or send again what may have been lost."""
+        if self._pacing.view_over(now):
+            self._leave(self.view + 1, now)
+        elif self._pacing.resend_due(now):
+            self._effects += [Broadcast(signed) for signed in self.latest_messages()]
+            self._fetching.clear()
+            self._pacing.postpone_resend(now)
+
+    def latest_messages(self) -> list[Signed]:
+        """Our messages that still matter: those of the current view, and our latest COMMIT."""
+        latest = self._promises.latest
+        order = (Phase.VIEW_CHANGE, Phase.PRE_PREPARE, Phase.PREPARE, Phase.COMMIT)
+        return [
+            latest[phase]
+            for phase in order
+            if phase in latest
+            and (phase is Phase.COMMIT or latest[phase].message.view == self.view)
+        ]
+
+    # ---- what peers send ---------------------------------------------------------------------
+
+    def receive_vote(
+        self, signed: Signed, message: Prepare | Commit | ViewChange, now: int
+    ) -> None:
+        """OSDI'99 sections 4.2 and 4.4: log a PREPARE, COMMIT or VIEW-CHANGE that is genuine."""
+        # A COMMIT counts in whichever view: a quorum of them decides even if we left that view.
+        old = message.view < self.view and not isinstance(message, Commit)
+        refusal = "old_view" if old else self._tally.refusal(signed.signer, message)
+        if refusal is not None:
+            self._intake.drop(refusal)
+            return
+        if not self._intake.is_genuine(signed):
+            return
+        if isinstance(message, ViewChange):
+            try:
+                chain_id, signatures = self._identity.chain_id, self._intake.signatures
+                check_view_change(message, chain_id, self.committee, signatures)
+            except CertificateError:
+                self._intake.drop("bad_certificate")
+                return
+        if not self._tally.add(signed):
+            self._intake.drop("equivocation")
+        self._effects += [Accuse(*pair) for pair in self._tally.take_contradictions()]
+        if self._tally.shared:
+            self._wake(now)
+
+    def receive_proposal(self, signed: Signed, message: PrePrepare, now: int) -> None:
+        """OSDI'99 sections 4.2 (accept a PRE-PREPARE) and 4.4 (accept a NEW-VIEW)."""
+        refusal = self._proposal_refusal(signed, message)
+        if refusal is not None:
+            self._intake.drop(refusal)
+            return
+        if not self._intake.is_genuine(signed):
+            return
+        if self._proposal is not None and message.view == self.view:
+            self._primary_accused = True
+            self._intake.drop("equivocation")
+            self._effects.append(Accuse(self._proposal.signed, signed))
+            return
+        try:
+            claim = check_proposal(
+                message, signed.signer, self._head, self.committee, self._intake.signatures
+            )
+        except (CertificateError, ProposalError):
+            self._intake.drop("bad_proposal")
+            return
+        if message.view > self.view:
+            self._enter(message.view)
+        self._proposal = _Proposal(signed, message.block, fresh=claim is None)
+        self._wake(now)
+
+    def _proposal_refusal(self, signed: Signed, message: PrePrepare) -> str | None:
+        """Why a PRE-PREPARE needs no look at its signature; None if it does."""
+        if message.view < self.view:
+            return "old_view"
+        if signed.signer != self.committee.primary(self.height, message.view):
+            return "not_primary"
+        if message.view == self.view and self._proposal is not None:
+            if self._proposal.block.hash == message.block.hash:
+                return "duplicate"
+            if self._primary_accused:
+                return "equivocation"
+        return None
+
+    # ---- what the node answers ---------------------------------------------------------------
+
+    def take_fetched(self, block: Block) -> None:
+        """A block is complete here and valid, unless the answer is late and of another head."""
+        if block.header.parent_hash == self._head_hash:
+            self._keep_checked(block)
+
+    def take_proposed(self, block: Block, now: int) -> None:
+        """OSDI'99 section 4.2: the primary multicasts its PRE-PREPARE. Raises ValueError."""
+        header = block.header
+        late = (header.height, header.view) < (self.height, self.view)
+        if late or self.decided or self._promises.view(Phase.PRE_PREPARE) == self.view:
+            return
+        wanted = (self.height, self.view, self._identity.id, self._head_hash)
+        if (header.height, header.view, header.proposer, header.parent_hash) != wanted:
+            raise ValueError("a block was proposed that no WantBlock asked for")
+        if not self._block_wanted:
+            raise ValueError("a block was proposed although no WantBlock asked for one")
+        self._send_proposal(block, now)
+
+    def _keep_checked(self, block: Block) -> None:
+        self._checked[block.hash] = block
+        if len(self._checked) > BLOCKS_KEPT_MAX:
+            del self._checked[next(iter(self._checked))]
+
+    # ---- rules -------------------------------------------------------------------------------
+
+    def apply_rules(self, now: int) -> None:
+        """Try all rules in their order; what one does may enable those after it."""
+        if self.decided:
+            return
+        if self._votes:
+            self._join(now)
+            self._time_view(now)
+            self._propose(now)
+            self._prepare(now)
+            self._commit(now)
+        self._decide(now)
+
+    def _join(self, now: int) -> None:
+        """OSDI'99 section 4.5.2, second rule: follow f + 1 others, here of every group."""
+        if self._tally.view_joined > self.view:
+            self._leave(self._tally.view_joined, now)
+
+    def _time_view(self, now: int) -> None:
+        """OSDI'99 section 4.5.2, first rule: do not time a view before a quorum follows it."""
+        if self._pacing.awake and not self._pacing.timed and self._is_followed:
+            self._pacing.time_view(self.view, now)
+
+    def _propose(self, now: int) -> None:
+        """OSDI'99 sections 4.2 and 4.4: the primary's fresh block, or the one it must repeat."""
+        if (
+            self.committee.primary(self.height, self.view) != self._identity.id
+            or self._promises.view(Phase.PRE_PREPARE) == self.view
+            or not self._pacing.awake
+        ):
+            return
+        # The first quorum of VIEW-CHANGEs is kept: a later one may oblige us to something else.
+        if self.view > 0 and self._justification is None:
+            self._justification = justify(self._tally.view_changes_for(self.view), self.committee)
+            if self._justification is None:
+                return
+        prepared = None if self._justification is None else self._justification.prepared
+        if prepared is not None:
+            block = self._get_certified(prepared)
+            if block is not None:
+                self._send_proposal(block, now)
+        elif not self._block_wanted:
+            self._block_wanted = True
+            self._effects.append(WantBlock(self.height, self.view))
+
+    def _send_proposal(self, block: Block, now: int) -> None:
+        message = PrePrepare(self.height, self.view, block, self._justification)
+        self._keep_checked(block)
+        self._proposal = _Proposal(self._sign(message, now), block, fresh=False)
+
+    def _prepare(self, now: int) -> None:
+        """OSDI'99 section 4.2: PREPARE, which here vouches for the block's content as well."""
+        proposal = self._proposal
+        if proposal is None or self._promises.view(Phase.PREPARE) >= self.view:
+            return
+        block_hash = proposal.block.hash
+        block = self._checked.get(block_hash)
+        if block is not None:
+            self._sign(Prepare(self.height, self.view, block_hash), now, block=block)
+        else:
+            self._fetch(block_hash, proposal.fresh, (proposal.signed.signer,))
+
+    def _commit(self, now: int) -> None:
+        """OSDI'99 section 4.2: COMMIT once prepared.
+
+        The certificate takes the place of a PRE-PREPARE that we did not get or could not accept
+        (an equivocating primary, a clock that is off): a quorum has checked it for us.
+        """
+        prepared = self._tally.prepared
+        if prepared is None or prepared.view < self.view:
+            return
+        if self._promises.view(Phase.COMMIT) >= prepared.view:
+            return
+        block = self._get_certified(prepared)
+        if block is None:
+            return
+        if prepared.view > self.view:
+            self._enter(prepared.view)
+        own = self._promises.block
+        durable = own is not None and own.hash == prepared.block_hash
+        message = Commit(self.height, prepared.view, prepared.block_hash)
+        self._sign(message, now, prepared=prepared, block=None if durable else block)
+
+    def _decide(self, now: int) -> None:
+        """OSDI'99 section 4.2: committed-local, in any view of this height."""
+        committed = self._tally.committed
+        block = None if committed is None else self._get_certified(committed)
+        if committed is None or block is None:
+            return
+        self.decided = True
+        self._pacing.decided(now, in_time=committed.view == self.view)
+        self._effects.append(Decide(Decision(block, committed)))
+
+    # ---- what the rules share ----------------------------------------------------------------
+
+    def _get_certified(self, certificate: Certificate) -> Block | None:
+        """The checked block of a certificate; if it is not here, its signers are asked for it."""
+        block = self._checked.get(certificate.block_hash)
+        if block is None:
+            holders = tuple(entry.signer for entry in certificate.signatures)
+            self._fetch(certificate.block_hash, False, holders)
+        return block
+
+    def _fetch(self, block_hash: bytes, fresh: bool, holders: Sequence[str]) -> None:
+        if (block_hash, fresh) in self._fetching:
+            return
+        self._fetching[block_hash, fresh] = None
+        proposed = None if self._proposal is None else self._proposal.block
+        block = proposed if proposed is not None and proposed.hash == block_hash else None
+        others = tuple(name for name in holders if name != self._identity.id)
+        self._effects.append(Fetch(block_hash, block, fresh, others))
+
+    def _sign(
+        self,
+        message: Message,
+        now: int,
+        prepared: Certificate | None = None,
+        block: Block | None = None,
+    ) -> Signed:
+        """Promise, send, and count our own vote. Raises PromiseError before any of it."""
+        signed = sign(self._identity.chain_id, self._identity.id, self._identity.key, message)
+        persist = Persist(signed, prepared, block)
+        self._promises.keep(persist)
+        self._intake.remember_own(signed)
+        self._effects += [persist, Broadcast(signed)]
+        if not isinstance(message, PrePrepare):
+            self._tally.add(signed)
+        self._pacing.postpone_resend(now)
+        return signed

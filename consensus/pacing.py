@@ -1,0 +1,95 @@
+"""When to lose patience: the view timer, its doubling, and the resend clock. Reads no clock itself.
+
+OSDI'99 section 4.5.2 gives the three rules of liveness that concern time, and this file holds two:
+a view is timed only once a quorum follows it (the caller says when), and the time doubles with each
+view, so that views end up longer than the network is slow. The third, joining f + 1 others, needs
+no clock and is in tally.py. The base follows the median of measured commits instead of a constant,
+as hospitals of one city and of two continents need different patience.
+"""
+
+from collections import deque
+
+from consensus.settings import ConsensusSettings
+
+DOUBLINGS_MAX = 16
+"""Beyond this the cap `view_timeout_ms_max` has long been reached."""
+
+
+class Pacing:
+    """The clocks of one replica. All times are monotonic milliseconds given by the caller."""
+
+    def __init__(self, settings: ConsensusSettings) -> None:
+        self._settings = settings
+        self._latencies: deque[int] = deque(maxlen=settings.latency_samples_max)
+        self._timed_since: int | None = None
+        self._view_ends: int | None = None
+        self._resend_at: int | None = None
+
+    @property
+    def base_ms(self) -> int:
+        """What view 0 gets, in milliseconds."""
+        settings = self._settings
+        if not self._latencies:
+            return settings.view_timeout_ms_initial
+        median = sorted(self._latencies)[len(self._latencies) // 2]
+        wanted = median * settings.latency_multiple
+        return min(max(wanted, settings.view_timeout_ms_min), settings.view_timeout_ms_max)
+
+    def view_timeout_ms(self, view: int) -> int:
+        """What a view gets: the base doubled once for each view before it, capped."""
+        doubled = self.base_ms << min(view, DOUBLINGS_MAX)
+        return min(doubled, self._settings.view_timeout_ms_max)
+
+    @property
+    def timed(self) -> bool:
+        """Whether the current view's time is running."""
+        return self._view_ends is not None
+
+    @property
+    def awake(self) -> bool:
+        """Whether the height has work, so that there is anything to wait for or send again."""
+        return self._resend_at is not None
+
+    @property
+    def deadline(self) -> int | None:
+        """When the next clock rings; None while asleep."""
+        if self._resend_at is None:
+            return None
+        if self._view_ends is None:
+            return self._resend_at
+        return min(self._resend_at, self._view_ends)
+
+    def sleep(self) -> None:
+        """Stop all clocks: a height without work begins, or this one is decided."""
+        self._timed_since = self._view_ends = self._resend_at = None
+
+    def wake(self, now: int) -> None:
+        """There is work at this height, and our latest messages are to be sent again at once."""
+        self._resend_at = now
+
+    def postpone_resend(self, now: int) -> None:
+        """There is work at this height, and our latest messages have just been sent."""
+        self._resend_at = now + self._settings.resend_ms
+
+    def time_view(self, view: int, now: int) -> None:
+        """A quorum follows this view: its time runs from now."""
+        self._timed_since = now
+        self._view_ends = now + self.view_timeout_ms(view)
+
+    def leave_view(self) -> None:
+        """A view ended without a decision; the next is not timed yet."""
+        self._timed_since = self._view_ends = None
+
+    def view_over(self, now: int) -> bool:
+        """Whether the current view has had its time."""
+        return self._view_ends is not None and now >= self._view_ends
+
+    def resend_due(self, now: int) -> bool:
+        """Whether the latest messages are to be sent again."""
+        return self._resend_at is not None and now >= self._resend_at
+
+    def decided(self, now: int, in_time: bool) -> None:
+        """The height is decided: stop the clocks, and learn from it if the current view did it."""
+        if in_time and self._timed_since is not None:
+            self._latencies.append(now - self._timed_since)
+        self.sleep()

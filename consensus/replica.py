@@ -1,0 +1,191 @@
+"""The replica: PBFT as a state machine that decides one height after another.
+
+Castro & Liskov, "Practical Byzantine Fault Tolerance" (OSDI 1999), cited here as OSDI'99; the form
+is docs/ARCHITECTURE.md section 4. `step` takes one event and returns what is to be done, in order;
+nothing else happens: no clock is read, nothing is sent, stored or drawn at random.
+
+This file goes from height to height and takes in events; height.py holds the rules below. What must
+not be got wrong twice has one file each: certificates.py (sets of signatures), tally.py (counting),
+promises.py (never contradict oneself), view_change.py (what a new view may propose), pacing.py
+(patience), intake.py (whose message, and of which height).
+
+States of one height
+--------------------
+
+    asleep      no work is known: no deadline, nothing is sent
+    open        in a view whose primary may propose: view 0, or a justified view above it
+    leaving     VIEW-CHANGE for the view is sent, its PRE-PREPARE has not come; it is timed once a
+                quorum follows; until then our messages are only sent again every `resend_ms`
+    decided     Decide is out; nothing more is signed until Advanced
+
+A view only grows within a height. Which votes are out is kept in `Promises`, not in further states:
+each rule asks whether its message has been signed, so a rule may be tried at any time, fires once,
+and a restarted replica needs nothing but its promises to go on where it stopped.
+
+Rules, tried in this order after every event
+--------------------------------------------
+
+    rule          when                                              then
+    join          over f of every group ask for views >= w > ours   VIEW-CHANGE(w)
+    time view     work; and view 0, or a quorum asks for >= ours    the view's time runs
+    propose       primary; work; view 0, or quorum of VIEW-CHANGEs  WantBlock, or propose again the
+                  for exactly this view                             block of the highest claim
+    prepare       this view's proposal is accepted and checked      PREPARE, its block durable
+    commit        a quorum of PREPAREs in a view >= ours, and       COMMIT, its certificate durable;
+                  its block is checked                              go to that view
+    decide        a quorum of COMMITs in any view, and its block    Decide
+                  is checked
+
+A block is "checked" when Fetched or Proposed brought it: complete here, valid on our head. Work is:
+Pending, Suspect, an accepted PRE-PREPARE, promises of our own, or messages of more than f voters of
+every group; fewer could all be Byzantine, and would make an idle network change views for nothing.
+
+What the clocks do: at the end of a timed view, VIEW-CHANGE(view + 1); every `resend_ms`, send the
+latest messages again, as the stored bytes, and ask again for blocks that have not come.
+"""
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from consensus.certificates import SignatureCache
+from consensus.committee import Committee
+from consensus.events import (
+    Advanced,
+    Effect,
+    Event,
+    Expired,
+    Fetched,
+    Pending,
+    Persist,
+    Proposed,
+    Received,
+    Send,
+    Suspect,
+)
+from consensus.height import HeightState, Identity
+from consensus.intake import Intake
+from consensus.messages import PrePrepare, Signed
+from consensus.pacing import Pacing
+from consensus.settings import ConsensusSettings
+from primitives.block import BlockHeader
+from primitives.keys import PrivateKey
+
+
+class Replica:
+    """One voter's part in consensus; a node that is no voter at a height follows it silently."""
+
+    def __init__(
+        self,
+        chain_id: bytes,
+        id: str,
+        key: PrivateKey,
+        settings: ConsensusSettings,
+        head: BlockHeader,
+        committee: Committee,
+        promises: Sequence[Persist],
+        now: int,
+    ) -> None:
+        """Start above `head`, bound by the `promises` recorded for that height, in their order.
+
+        Raises PromiseError if the promises are not of that height or contradict each other.
+        """
+        self._identity = Identity(chain_id, id, key)
+        self._intake = Intake(chain_id, id, committee, settings.resend_ms)
+        self._pacing = Pacing(settings)
+        self._effects: list[Effect] = []
+        self._state = self._start_height(head, committee, promises)
+        self._intake.start_height(committee, now)
+        self._state.restore(now)
+
+    @property
+    def height(self) -> int:
+        """The height being decided: one above the head."""
+        return self._state.height
+
+    @property
+    def view(self) -> int:
+        """The current attempt at this height."""
+        return self._state.view
+
+    @property
+    def deadline(self) -> int | None:
+        """When to call step(Expired(), now), in monotonic milliseconds; None while idle."""
+        return self._pacing.deadline
+
+    @property
+    def has_work(self) -> bool:
+        """Whether this height has a reason to be decided, as far as we know."""
+        return self._pacing.awake
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Peers' messages dropped so far, by reason."""
+        return dict(self._intake.counters)
+
+    @property
+    def signatures(self) -> SignatureCache:
+        """The verified signatures, for whoever else checks certificates in this node."""
+        return self._intake.signatures
+
+    def step(self, event: Event, now: int) -> list[Effect]:
+        """Take one event; return what to do, in order. `now` is monotonic, in milliseconds.
+
+        Raises ValueError for a Proposed that no WantBlock asked for, and PromiseError rather than
+        contradict a promise; never for anything that a peer sends.
+        """
+        match event:
+            case Received(signed):
+                self._receive(signed, now)
+            case Fetched(block):
+                self._state.take_fetched(block)
+            case Proposed(block):
+                self._state.take_proposed(block, now)
+            case Pending():
+                self._state.take_pending(now)
+            case Suspect():
+                self._state.suspect(now)
+            case Expired():
+                self._state.expire(now)
+            case Advanced(head, committee):
+                self._advance(head, committee, now)
+            case _:
+                assert_never(event)
+        self._state.apply_rules(now)
+        effects = list(self._effects)
+        self._effects.clear()
+        return effects
+
+    def greet(self, peer: str) -> list[Effect]:
+        """What to send to a voter that has just (re)connected: our latest messages, as stored."""
+        if peer == self._identity.id or peer not in self._state.committee.by_id:
+            return []
+        return [Send(peer, signed) for signed in self._state.latest_messages()]
+
+    def _start_height(
+        self, head: BlockHeader, committee: Committee, recorded: Sequence[Persist]
+    ) -> HeightState:
+        return HeightState(
+            self._identity, head, committee, recorded, self._pacing, self._intake, self._effects
+        )
+
+    def _advance(self, head: BlockHeader, committee: Committee, now: int) -> None:
+        """A block above our head is applied, whether we decided it or it was synced."""
+        if head.height < self._state.height:
+            return
+        self._state = self._start_height(head, committee, ())
+        for signed in self._intake.start_height(committee, now):
+            if signed.message.height == self._state.height:
+                self._receive(signed, now)
+                self._state.apply_rules(now)
+
+    def _receive(self, signed: Signed, now: int) -> None:
+        message = signed.message
+        if message.height != self._state.height:
+            self._effects += self._intake.receive_elsewhere(signed, self._state.height, now)
+        elif self._state.decided:
+            self._intake.drop("decided")
+        elif self._intake.is_from_voter(signed):
+            if isinstance(message, PrePrepare):
+                self._state.receive_proposal(signed, message, now)
+            else:
+                self._state.receive_vote(signed, message, now)
