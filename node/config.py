@@ -44,13 +44,13 @@ class BootstrapPeer:
 
 
 class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Limits of this node's own connections."""
+    """Limits of this node's own connections, named as in node/transport.py's TransportLimits."""
 
     dial_timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=60_000)] = 5_000
     """How long one attempt to reach a peer may take."""
     redial_ms_max: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 10_000
     """The longest pause between two attempts to reach a peer."""
-    peer_queue_bytes_max: Annotated[int, msgspec.Meta(ge=1024**2, le=1024**3)] = 32 * 1024**2
+    queue_bytes_max: Annotated[int, msgspec.Meta(ge=1024**2, le=1024**3)] = 16 * 1024**2
     """What may wait for one slow peer before messages to it are dropped."""
 
 

@@ -33,8 +33,10 @@ class ExitCode(enum.IntEnum):
     START = 4
     """A setting, key file or home cannot be used."""
     FILE = 5
-    """A file to be read or written cannot be."""
-    PENDING = 6
+    """A file to be read or written cannot be, or the node's disk failed."""
+    NETWORK = 6
+    """The node's peer-to-peer layer ended by itself."""
+    PENDING = 7
     """Submitted, but the outcome was not known when time ran out."""
     BUG = 70
     """The program itself failed (EX_SOFTWARE of sysexits.h)."""
@@ -146,7 +148,7 @@ def emit_table(document: Document, heads: Sequence[str], rows: Sequence[Sequence
         from rich.table import Table
         from rich.text import Text
 
-        grid = Table(*heads, box=SIMPLE_HEAD, pad_edge=False)
+        grid = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for row in rows:
             grid.add_row(*(Text(str(cell)) for cell in row))
         console = Console()
@@ -235,6 +237,6 @@ def _usage(error: click.UsageError, as_json: bool) -> str:
     return f"{error.format_message()}\nSee: {error.ctx.command_path} --help"
 
 
-def leave(code: ExitCode) -> NoReturn:
+def leave(code: int) -> NoReturn:
     """End the command with an exit code after its result has been printed."""
-    raise click.exceptions.Exit(int(code))
+    raise click.exceptions.Exit(code)
