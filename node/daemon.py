@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack
 import structlog
 import uvloop
 
+from ledger.execution import restore_window
 from ledger.genesis import Genesis, genesis_state
-from ledger.replay import restore_window
 from ledger.store import WriteGenesis
 from ledger.transactions import check_batch
 from node.backend import NodeBackend, software_version
@@ -88,7 +88,7 @@ async def _compose(
         key,
         reader,
         CoreSettings(),
-        restore_window(reader, genesis.limits.replay_window_blocks),
+        restore_window(reader, genesis),
         restored=boot.restored and not override_restored,
         now=monotonic_ms(),
     )
@@ -117,7 +117,7 @@ def _transport(
     limits = TransportLimits(
         dial_timeout_ms=config.network.dial_timeout_ms,
         redial_ms_max=config.network.redial_ms_max,
-        queue_bytes_max=config.network.peer_queue_bytes_max,
+        queue_bytes_max=config.network.queue_bytes_max,
     )
     listen = config.listen or own.address
     return Libp2pTransport(

@@ -7,7 +7,7 @@ Each signature is checked here and nowhere else on this node.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ledger.replay import payload_batches
+from ledger.execution import BlockError, payload_batches
 from ledger.transactions import (
     BatchError,
     CheckedBatch,
@@ -19,7 +19,6 @@ from ledger.transactions import (
 )
 from node.events import SyncedBlock
 from node.wire import BatchesFound, BatchesWanted, BlocksFound, BlocksWanted
-from primitives.codec import CodecError
 
 Known = Callable[[bytes], CheckedBatch | None]
 """A pending batch by id: what has been checked before is not checked again."""
@@ -74,7 +73,7 @@ def check_blocks_found(
             raise IntakeError("the blocks are not those that were asked for")
         try:
             ids = payload_batches(block.payload)
-        except CodecError as error:
+        except BlockError as error:
             raise IntakeError(f"block {block.header.height} cannot be read: {error}") from error
         blocks.append(SyncedBlock(synced.decision, _listed(ids, synced.batches, known, rules)))
     return tuple(blocks)

@@ -13,9 +13,9 @@ from ledger.execution import (
     ExecutedBlock,
     check_block,
     execute_block,
+    payload_batches,
     select_batches,
 )
-from ledger.replay import payload_batches
 from ledger.transactions import CheckedBatch
 from node.chain import Chain
 from node.events import SendRequest
@@ -23,7 +23,6 @@ from node.fetching import Candidate, Candidates
 from node.mempool import Mempool
 from node.outbox import Outbox
 from primitives.block import Block
-from primitives.codec import CodecError
 
 
 class Judging:
@@ -129,7 +128,7 @@ class Judging:
     def _set_block(self, candidate: Candidate, block: Block) -> list[Block]:
         try:
             batch_ids = payload_batches(block.payload)
-        except CodecError as error:
+        except BlockError as error:
             self._candidates.drop(candidate.block_hash)
             proposer = block.header.proposer
             self._outbox.report("block_invalid", proposer=proposer, reason=str(error))

@@ -5,7 +5,7 @@ bytes.
 from collections.abc import Callable
 from typing import assert_never
 
-from ledger.replay import payload_batches
+from ledger.execution import payload_batches
 from ledger.store import LedgerReader
 from node.mempool import Mempool
 from node.wire import (
