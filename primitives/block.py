@@ -44,7 +44,7 @@ class BlockHeader(Canonical, frozen=True):
     """The committee that decides the next height."""
 
     def hash(self) -> bytes:
-        """Return the block hash, digest("header", canonical bytes), 32 bytes. Measured: 2.6 us, 2.5 GHz."""
+        """Return the block hash, digest("header", canonical bytes), 32 bytes. Measured: 2.6 us."""
         return digest("header", encode(self))
 
 

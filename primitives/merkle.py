@@ -48,7 +48,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 def tree_root(leaves: Sequence[bytes]) -> bytes:
-    """Return the Merkle tree hash of `leaves`, 32 bytes. Measured: 19 ms for 10,000 leaves, 2.5 GHz."""
+    """Return the Merkle tree hash of `leaves`, 32 bytes. Measured: 19 ms for 10,000 leaves."""
     if not leaves:
         return EMPTY_ROOT
     level = [leaf_hash(leaf) for leaf in leaves]
