@@ -40,8 +40,8 @@ demo: .venv/.installed ## Run a consortium of eight daemons on real files (DATA=
 
 test: check ## Run all checks and tests; fails below 95 % branch coverage of the pure packages
 	@echo "Tests of one process, on all cores"
-	@$(RUN) -m pytest -n logical --maxprocesses 8 -m "not processes" --cov --cov-report=
-	@$(RUN) -m coverage report
+	@$(RUN) -m pytest -n logical --maxprocesses 8 -m "not processes" \
+	  --cov --cov-report=term-missing:skip-covered
 	@echo "Tests that start processes, one at a time"
 	@$(RUN) -m pytest -m processes
 
