@@ -112,7 +112,7 @@ class WantBlock:
 class Fetch:
     """Get the block of this hash with its batches, check it fully, answer Fetched.
 
-    `block` is what its proposer sent, or None when only the hash is known; its payload may be wrong
+    `block` is what the primary sent, or None when only the hash is known; its payload may be false
     although its header is right. `holders` are other voters who say that they have the block; our
     own store comes first. `fresh` asks for the check of the wall clock as well, which is right only
     for a block that no quorum has prepared. The same block may be asked for again: with `fresh`

@@ -95,7 +95,11 @@ class HeightState:
         self._enter(0)
 
     def restore(self, now: int) -> None:
-        """Go on from the promises of an earlier process: our votes count, our views are left."""
+        """Go on from the promises of an earlier process: our votes count, our views are left.
+
+        The blocks among them were checked by that process, not by this one, so they are asked for
+        again when a rule needs them.
+        """
         if not self._promises.latest or not self._votes:
             return
         self._enter(self._promises.highest_view)
@@ -104,12 +108,8 @@ class HeightState:
             message = signed.message
             if not isinstance(message, PrePrepare):
                 self._tally.add(signed)
-                continue
-            self._keep_checked(message.block)
-            if message.view == self.view:
+            elif message.view == self.view:
                 self._proposal = _Proposal(signed, message.block, fresh=False)
-        if self._promises.block is not None:
-            self._keep_checked(self._promises.block)
         self._pacing.wake(now)
         self._time_view(now)
 
@@ -327,8 +327,9 @@ class HeightState:
         block = self._checked.get(block_hash)
         if block is not None:
             self._sign(Prepare(self.height, self.view, block_hash), now, block=block)
-        else:
-            self._fetch(block_hash, proposal.fresh, (proposal.signed.signer,))
+        elif self._tally.prepared is None or self._tally.prepared.block_hash != block_hash:
+            # Once a quorum vouches for the hash, the rules below ask that quorum instead.
+            self._fetch(block_hash, proposal.block, proposal.fresh, (proposal.signed.signer,))
 
     def _commit(self, now: int) -> None:
         """OSDI'99 section 4.2: COMMIT once prepared.
@@ -365,20 +366,23 @@ class HeightState:
 
     def _get_certified(self, certificate: Certificate) -> Block | None:
         """The checked block of a certificate; if it is not here, its signers are asked for it."""
-        block = self._checked.get(certificate.block_hash)
+        block_hash = certificate.block_hash
+        block = self._checked.get(block_hash)
         if block is None:
+            # What a proposer sent may have a false payload under the right hash; our own has not.
+            own = self._promises.block
+            known = own if own is not None and own.hash == block_hash else None
             holders = tuple(entry.signer for entry in certificate.signatures)
-            self._fetch(certificate.block_hash, False, holders)
+            self._fetch(block_hash, known, False, holders)
         return block
 
-    def _fetch(self, block_hash: bytes, fresh: bool, holders: Sequence[str]) -> None:
-        if (block_hash, fresh) in self._fetching:
-            return
-        self._fetching[block_hash, fresh] = None
-        proposed = None if self._proposal is None else self._proposal.block
-        block = proposed if proposed is not None and proposed.hash == block_hash else None
-        others = tuple(name for name in holders if name != self._identity.id)
-        self._effects.append(Fetch(block_hash, block, fresh, others))
+    def _fetch(
+        self, block_hash: bytes, block: Block | None, fresh: bool, holders: Sequence[str]
+    ) -> None:
+        if (block_hash, fresh) not in self._fetching:
+            self._fetching[block_hash, fresh] = None
+            others = tuple(name for name in holders if name != self._identity.id)
+            self._effects.append(Fetch(block_hash, block, fresh, others))
 
     def _sign(
         self,
