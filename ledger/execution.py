@@ -9,6 +9,7 @@ receipt instead.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from consensus.messages import Decision
 from ledger.committee import committee_at
 from ledger.entries import (
     accumulate,
@@ -21,9 +22,9 @@ from ledger.genesis import Genesis
 from ledger.receipts import DID_NOT_RUN, Receipt, ReceiptCode
 from ledger.replay import ReplayWindow
 from ledger.rules import Situation, apply
-from ledger.state import ChainHead, Overlay, chain_key, known_chain, members, party_of
+from ledger.state import ChainHead, Overlay, StateError, chain_key, known_chain, members, party_of
 from ledger.store import LedgerReader, StateChanges, StateReader
-from ledger.transactions import CheckedBatch, CheckedTransaction, read_batch
+from ledger.transactions import BatchBody, CheckedBatch, CheckedTransaction, read_batch
 from ledger.trie import update
 from primitives.block import HEADER_VERSION, Block, BlockHeader
 from primitives.codec import CodecError, Digest, decode, encode
@@ -310,23 +311,40 @@ def payload_batches(payload: bytes) -> tuple[bytes, ...]:
         raise BlockError(f"The block's list of batches cannot be read. {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """An applied block as the store holds it."""
+
+    decision: Decision
+    batches: tuple[BatchBody, ...]
+    receipts: tuple[Receipt, ...]
+
+
+def stored_block(reader: LedgerReader, height: int) -> StoredBlock:
+    """Return the applied block at `height`. Raises StateError if the store has lost part of it."""
+    decision = reader.decision(height)
+    receipts = reader.receipts(height)
+    if decision is None or receipts is None:
+        raise StateError(f"The store has lost block {height}.")
+    batches = []
+    for batch_id in payload_batches(decision.block.payload):
+        raw = reader.batch(batch_id)
+        if raw is None:
+            raise StateError(f"The store has lost batch {batch_id.hex()} of block {height}.")
+        batches.append(read_batch(raw))
+    return StoredBlock(decision, tuple(batches), receipts)
+
+
 def restore_window(reader: LedgerReader, genesis: Genesis) -> ReplayWindow:
     """Return the replay window at the head of a stored ledger, by reading the blocks in it."""
     blocks = genesis.limits.replay_window_blocks
     window = ReplayWindow(blocks)
     head = reader.head_height() or 0
     for height in range(max(1, head - blocks + 1), head + 1):
-        decision = reader.decision(height)
-        receipts = reader.receipts(height)
-        if decision is None or receipts is None:
-            raise ValueError(f"The store has lost block {height}.")
-        sequences = []
-        for batch_id in payload_batches(decision.block.payload):
-            raw = reader.batch(batch_id)
-            if raw is None:
-                raise ValueError(f"The store has lost batch {batch_id.hex()} of block {height}.")
-            batch = read_batch(raw)
-            sequences.append((batch.author, batch.sequence))
-        ran = [receipt.transaction for receipt in receipts if receipt.code not in DID_NOT_RUN]
-        window.add(height, ran, sequences)
+        block = stored_block(reader, height)
+        window.add(
+            height,
+            [receipt.transaction for receipt in block.receipts if receipt.code not in DID_NOT_RUN],
+            [(batch.author, batch.sequence) for batch in block.batches],
+        )
     return window

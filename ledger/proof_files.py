@@ -1,0 +1,175 @@
+"""What stands in a proof file (docs/protocol.md), and what a verified one proves."""
+
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from consensus.messages import Certificate
+from ledger.fingerprint import Opening
+from ledger.operations import Grant, Operation, RecordShare, Revoke
+from ledger.receipts import Receipt, ReceiptCode
+from ledger.state import ChainHead, Record
+from ledger.trie import MapProof, ProofError
+from primitives.block import BlockHeader
+from primitives.codec import (
+    Canonical,
+    CodecError,
+    Digest,
+    Height,
+    Milliseconds,
+    UInt,
+    decode,
+    encode,
+)
+from primitives.merkle import InclusionProof
+
+PROOF_MAGIC: Final = b"\x89medpact proof\n"
+PROOF_VERSION: Final = 1
+PROOF_BYTES_MAX: Final = 64 * 1024 * 1024
+PROOF_ENTRIES_MAX: Final = 100_000
+"""Entries of one chain that a file may show."""
+
+
+class EntryProof(Canonical, frozen=True):
+    """The place of one operation in the entry block of a chain, and of that in the directory."""
+
+    operation: UInt
+    chain: Digest
+    entry_root: Digest
+    entry: InclusionProof
+    directory: InclusionProof
+
+
+class TransactionProof(Canonical, frozen=True, tag=1):
+    """A transaction, and what became of it."""
+
+    header: BlockHeader
+    certificate: Certificate
+    committee_changes: tuple[bytes, ...]
+    """The committee's changes since genesis; there is no kind of them yet, so none."""
+    transaction: bytes
+    receipt: Receipt
+    inclusion: InclusionProof
+    """The receipt's place under the receipts root."""
+    entries: tuple[EntryProof, ...]
+    """Sorted by operation and chain id, each once."""
+
+
+class EntryBlock(Canonical, frozen=True):
+    """All entries of one chain in one block."""
+
+    height: Height
+    time_ms: Milliseconds
+    entries: Annotated[tuple[bytes, ...], msgspec.Meta(min_length=1)]
+
+
+class RecordProof(Canonical, frozen=True, tag=2):
+    """A record with all entries of its chain, or the absence of a record."""
+
+    header: BlockHeader
+    certificate: Certificate
+    committee_changes: tuple[bytes, ...]
+    """As in TransactionProof."""
+    record: Digest
+    head: ChainHead | None
+    """None: there is no record of this id."""
+    state: MapProof
+    history: tuple[EntryBlock, ...]
+    """Ascending by height."""
+    opening: Opening | None
+    """What lets the reader recognise the file itself, if the holder wants that."""
+
+
+Proof = TransactionProof | RecordProof
+
+
+class ProofFile(Canonical, frozen=True):
+    """What follows PROOF_MAGIC in a proof file."""
+
+    version: UInt
+    proof: Proof
+
+
+@dataclass(frozen=True, slots=True)
+class ProvedOperation:
+    """An operation that took effect, as an entry of the ledger shows it."""
+
+    height: int
+    time_ms: int
+    transaction_id: bytes
+    index: int
+    """Its number in the transaction, from 0."""
+    author: bytes
+    """The public key that signed the transaction."""
+    operation: Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a proof file proves, once `verify_proof` returns it."""
+
+    kind: Literal["transaction", "record"]
+    ledger: str
+    """The name in the genesis file."""
+    chain_id: bytes
+    height: int
+    """Of the header on which all rests; a record's history is complete up to it."""
+    time_ms: int
+    """Block time of that header."""
+    block_hash: bytes
+    committee_hash: bytes
+    committee: tuple[str, ...]
+    """The voters of that height."""
+    signers: tuple[str, ...]
+    """Those of them whose commit signatures were checked."""
+    transaction_id: bytes | None = None
+    code: ReceiptCode | None = None
+    failed_operation: int | None = None
+    """The number of the operation that failed, if the code is not OK."""
+    chains: tuple[bytes, ...] = ()
+    """Chains in which the transaction's entries were shown."""
+    record_id: bytes | None = None
+    record: Record | None = None
+    """None in a record's proof: there is no such record."""
+    operations: tuple[ProvedOperation, ...] = ()
+    """A record's entries in order; of a transaction, its operations if it succeeded."""
+    opening_checked: bool = False
+    """An opening of the record's commitment was given and fits."""
+    data_checked: bool = False
+    """Data was given and is the data committed to."""
+
+    @property
+    def shares(self) -> tuple[ProvedOperation, ...]:
+        """The sharings among the operations."""
+        return tuple(p for p in self.operations if isinstance(p.operation, RecordShare))
+
+    @property
+    def grants(self) -> tuple[ProvedOperation, ...]:
+        """The grants among the operations; `grant_id(transaction_id, index)` is a grant's id."""
+        return tuple(p for p in self.operations if isinstance(p.operation, Grant))
+
+    @property
+    def revocations(self) -> tuple[ProvedOperation, ...]:
+        """The revocations among the operations."""
+        return tuple(p for p in self.operations if isinstance(p.operation, Revoke))
+
+
+def encode_proof(proof: Proof) -> bytes:
+    """Return the bytes of a proof file."""
+    return PROOF_MAGIC + encode(ProofFile(PROOF_VERSION, proof))
+
+
+def decode_proof(data: bytes) -> Proof:
+    """Return what the bytes of a proof file say, none of it checked yet. Raises ProofError."""
+    if not data.startswith(PROOF_MAGIC):
+        raise ProofError("This is not a proof file: it does not begin like one.")
+    try:
+        file = decode(data[len(PROOF_MAGIC) :], ProofFile, bytes_max=PROOF_BYTES_MAX)
+    except CodecError as error:
+        raise ProofError(f"The proof file is damaged or of another version. {error}") from error
+    if file.version != PROOF_VERSION:
+        raise ProofError(
+            f"The proof file has version {file.version}; this program reads {PROOF_VERSION}."
+        )
+    return file.proof
