@@ -26,7 +26,10 @@ PURE_LIBRARIES = frozenset(
     ).split()
 )
 IMPURE_CALLS = frozenset("open input print hash id exec eval breakpoint __import__".split())
-REPLICA = ("consensus.replica", "consensus.tally", "consensus.view_change")
+# What ledger may know of consensus: membership, messages and evidence are ledger matters.
+CONSENSUS_VALUES = tuple(
+    f"consensus.{name}" for name in "certificates committee events messages settings".split()
+)
 CLIENTS_OF_DAEMONS = ("simulations.bench", "simulations.demo")
 ONLY_IN = {
     "libp2p": "node/libp2p",  # libp2p.py, and the libp2p_*.py it is split into
@@ -161,7 +164,7 @@ def _misdirected(importer: str, target: str, pure_node: list[str]) -> str | None
         return "only cli.py does; ask for what is needed through an argument"
     if LAYERS.index(top) > LAYERS.index(own):
         return f"{own} is below {top}; declare a Protocol in {own} and let {top} fulfil it"
-    if own == "ledger" and target in REPLICA:
+    if own == "ledger" and top == "consensus" and target not in CONSENSUS_VALUES:
         return "ledger uses consensus' value types only, never the replica"
     return None
 
