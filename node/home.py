@@ -97,7 +97,12 @@ class Home:
 
     def sidecar(self, record: bytes) -> Path:
         """Where the sidecar of a record lies, by record id."""
-        return self.sidecars / f"{record.hex()}.sidecar"
+        return self.sidecars / self.sidecar_name(record)
+
+    @staticmethod
+    def sidecar_name(record: bytes) -> str:
+        """How the sidecar of a record is called, wherever it is."""
+        return f"{record.hex()}.sidecar"
 
     def create(self) -> None:
         """Make the directory, readable by its owner only; raises HomeError."""

@@ -3,6 +3,7 @@
 from ledger.genesis import Genesis, GenesisError, parse_genesis
 from node.config import Config
 from node.home import StartError, printable, reason
+from primitives.institution import Institution
 from primitives.keys import PrivateKey
 
 
@@ -20,16 +21,21 @@ def read_genesis(config: Config) -> Genesis:
         raise StartError(f"The genesis file {name} cannot be used. {error}") from error
 
 
-def check_membership(config: Config, genesis: Genesis, key: PrivateKey) -> None:
-    """Raise StartError unless genesis lists this institution with this key."""
+def member_of(config: Config, genesis: Genesis) -> Institution:
+    """The institution of the settings, as genesis lists it; raises StartError."""
     members = {institution.id: institution for institution in genesis.institutions}
-    member = members.get(config.institution)
-    if member is None:
+    if config.institution not in members:
         raise StartError(
             f"{printable(config.home.config_file)}: the key 'institution' says "
             f"{config.institution}, which the genesis file {printable(config.genesis_file)} does "
             f"not list; it lists {', '.join(sorted(members))}."
         )
+    return members[config.institution]
+
+
+def check_membership(config: Config, genesis: Genesis, key: PrivateKey) -> None:
+    """Raise StartError unless genesis lists this institution with this key."""
+    member = member_of(config, genesis)
     if member.key != key.public:
         owner = next((i.id for i in genesis.institutions if i.key == key.public), None)
         whose = f"that of {owner}" if owner else "no member's"

@@ -4,8 +4,9 @@ import os
 
 import click
 
+from node.arguments import shown_time
 from node.config import load_config
-from node.console import home_path, leave, options, warn
+from node.console import emit_fields, home_path, leave, options, warn
 from node.keyfile import read_key
 from node.startup import check_membership, read_genesis
 
@@ -38,3 +39,28 @@ def start(override_restored_backup: bool) -> None:
         from node.daemon import run
 
         leave(run(config, genesis, key, override_restored_backup))
+
+
+@click.command()
+@options
+def status() -> None:
+    """Show what the running node knows: head, peers, pending work."""
+    from node.submission import ask
+
+    found = ask(load_config(home_path()), "node_status")
+    state = "abstaining" if found["abstaining"] else "syncing" if found["syncing"] else "up"
+    fields = [
+        ("institution", f"{found['institution']} ({found['name']})"),
+        ("class", found["consensus_class"]),
+        ("state", state),
+        ("ledger", found["chain_id"]),
+        ("height", found["height"]),
+        ("head", found["head_hash"]),
+        ("head time", shown_time(found["head_time_ms"])),
+        ("view", found["view"]),
+        ("primary", found.get("primary") or "-"),
+        ("peers", ", ".join(found["peers"]) or "none"),
+        ("pending", f"{found['pending_transactions']} transactions"),
+        ("up for", f"{found['uptime_ms'] // 1000} s"),
+    ]
+    emit_fields(found, fields)
