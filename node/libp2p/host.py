@@ -1,0 +1,364 @@
+"""py-libp2p 0.8.1, made safe to expose: the parts that the transport is built from.
+
+The library's defaults are not ours. Each of these was reproduced or read in its source; look again
+when its version moves (docs/adr/ holds the list):
+
+* It accepts plaintext and more besides Noise: nothing else is offered here, and the key that the
+  other end proves must be a member's, within the handshake.
+* Its listeners share their port with other processes (SO_REUSEPORT) and never give back the slot
+  of an inbound connection; its dialler remembers failures, and addresses that peers claim. Here
+  sockets are opened and accepted by us, and `dial_peer` is shut.
+* An exception in a stream handler, or in what a gossip message starts, ends the host. Whatever a
+  peer sends must not raise into it.
+* Yamux takes a peer's word for the receive window, and answers every read with a packet.
+* Gossip numbers messages by the wall clock's seconds, and remembers without bound.
+* Identify, resource manager, spam guard, auto-connector: they cost more than they protect.
+  Limits are per member, and kept by links.py and requests.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import trio
+from libp2p.abc import IMuxedConn, INetStream, IRawConnection, ISecureConn
+from libp2p.crypto.keys import KeyPair
+from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.host.basic_host import BasicHost
+from libp2p.io.trio import TrioTCPStream
+from libp2p.network.config import ConnectionConfig
+from libp2p.network.connection import swarm_connection
+from libp2p.network.exceptions import SwarmException
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStore
+from libp2p.protocol_muxer.multiselect import MULTISELECT_PROTOCOL_ID
+from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.pubsub import Pubsub
+from libp2p.security.noise.exceptions import NoiseFailure
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as Noise
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
+from libp2p.tools.anyio_service import background_trio_service
+from libp2p.transport.upgrader import TransportUpgrader
+from libp2p.utils import encode_delim
+from multiaddr import Multiaddr
+
+from node.transport import TransportLimits
+
+READ_BYTES = 64 * 1024
+_WINDOW_BYTES = 1024 * 1024
+_CONNECTIONS_MAX = 1024
+_SEEN_MAX = 50_000
+_LIBRARY_LOG_INTERVAL_S = 60.0
+
+
+class Socket(TrioTCPStream):
+    """Reads ahead: a packet costs one system call instead of two.
+
+    `read(n)` returns n bytes, at most 64 KiB; less only where the connection ends.
+    """
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        super().__init__(stream)
+        self._ahead = bytearray()
+
+    async def read(self, n: int | None = None) -> bytes:
+        wanted = min(n or READ_BYTES, READ_BYTES)
+        ahead = self._ahead
+        while len(ahead) < wanted:
+            data = await super().read(READ_BYTES)
+            if not data:
+                break
+            ahead += data
+        taken = bytes(ahead[:wanted])
+        del ahead[:wanted]
+        return taken
+
+
+class MembersNoise(Noise):
+    """Noise that completes no inbound handshake unless `admit(peer, IP address)`."""
+
+    def __init__(self, key_pair: KeyPair, admit: Callable[[ID, str], bool]) -> None:
+        super().__init__(key_pair, create_noise_key_pair().private_key)
+        self._admit = admit
+
+    async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
+        """As the library's."""
+        secured = await super().secure_inbound(conn)
+        address = conn.get_remote_address()
+        if not self._admit(secured.get_remote_peer(), address[0] if address else "unknown"):
+            raise NoiseFailure("not a member")
+        return secured
+
+
+async def _release_in_batches(stream: YamuxStream, *, bytes_read: int = 0) -> None:
+    unreleased = stream._pending_recv_release + bytes_read
+    if stream.target_recv_window < _WINDOW_BYTES:
+        unreleased += _WINDOW_BYTES - stream.target_recv_window
+        stream.target_recv_window = _WINDOW_BYTES
+    stream._pending_recv_release = unreleased
+    if unreleased >= _WINDOW_BYTES // 4:
+        stream._pending_recv_release = 0
+        stream.recv_window += unreleased
+        await stream.send_window_update(unreleased)
+
+
+# Yamux makes its streams itself and would not ask for a subclass.
+setattr(YamuxStream, "_auto_tune_and_send_window_update", _release_in_batches)  # noqa: B010
+
+
+class Muxer(Yamux):
+    """Yamux that bounds what is received and not yet read, and lets no exception out."""
+
+    buffered_bytes_max = 0
+
+    async def start(self) -> None:
+        """As the library's."""
+        try:
+            await super().start()
+        except Exception:
+            await self._cleanup_on_error()
+
+    async def _write_frame(self, data: bytes) -> None:
+        async with self._write_lock:
+            await self.secured_conn.write(data)
+
+    async def _read_data_body(self, length: int) -> bytes:
+        if length + sum(map(len, self.stream_buffers.values())) > self.buffered_bytes_max:
+            raise trio.TooSlowError  # What yamux closes the connection for.
+        return await super()._read_data_body(length)
+
+
+class Upgrader(TransportUpgrader):
+    """Offers Noise and Yamux. (The library's ignores the Yamux class that it is given.)"""
+
+    def __init__(self, noise: Noise, buffered_bytes_max: int) -> None:
+        super().__init__({NOISE: noise}, {TProtocol(YAMUX): Muxer})
+        self._buffered_bytes_max = buffered_bytes_max
+
+    async def upgrade_connection(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
+        """As the library's."""
+        await self.muxer_multistream.select_transport(conn)
+        muxer = Muxer(conn, peer_id, is_initiator=conn.is_initiator)
+        muxer.buffered_bytes_max = self._buffered_bytes_max
+        return muxer
+
+
+class UndiallingSwarm(Swarm):
+    """Uses connections and never makes one."""
+
+    async def dial_peer(self, peer_id: ID) -> list[Any]:
+        """Raises SwarmException."""
+        raise SwarmException(f"{peer_id} is not connected")
+
+
+class Host(BasicHost):
+    """No identify and no addresses to advertise. `guard` surrounds the handling of each stream.
+
+    `guard(stream)` is entered with whether to handle the stream, and swallows exceptions.
+    """
+
+    def __init__(
+        self, network: Swarm, guard: Callable[[INetStream], AbstractContextManager[bool]]
+    ) -> None:
+        super().__init__(network, disable_identify_address_discovery=True)
+        self.multiselect.handlers.clear()
+        self._guard = guard
+
+    def get_addrs(self) -> list[Multiaddr]:
+        """None: members know each other's addresses."""
+        return []
+
+    def _schedule_identify(self, peer_id: ID, *, reason: str) -> None:
+        pass
+
+    async def _swarm_stream_handler(self, net_stream: INetStream) -> None:
+        with self._guard(net_stream) as admitted:
+            if admitted:
+                await super()._swarm_stream_handler(net_stream)
+                return
+        await reset(net_stream)
+
+
+def make_host(
+    key_pair: KeyPair,
+    limits: TransportLimits,
+    admit: Callable[[ID, str], bool],
+    guard: Callable[[INetStream], AbstractContextManager[bool]],
+) -> Host:
+    """A host that neither listens nor dials: give it raw connections to upgrade."""
+    own = ID.from_pubkey(key_pair.public_key)
+    peerstore = PeerStore()
+    peerstore.add_key_pair(own, key_pair)
+    seconds = max(limits.dial_timeout_ms / 1000, 1.0)
+    config = ConnectionConfig(
+        max_connections=_CONNECTIONS_MAX,
+        high_watermark=_CONNECTIONS_MAX,
+        low_watermark=0,
+        min_connections=0,
+        inbound_upgrade_timeout=seconds,
+        outbound_upgrade_timeout=seconds,
+        inbound_stream_protocol_negotiation_timeout=seconds,
+        outbound_stream_protocol_negotiation_timeout=seconds,
+    )
+    upgrader = Upgrader(MembersNoise(key_pair, admit), limits.buffered_bytes_max)
+    return Host(UndiallingSwarm(own, peerstore, upgrader, [], connection_config=config), guard)
+
+
+async def open_stream(host: Host, peer: ID, protocol: TProtocol, data: bytes) -> INetStream:
+    """A stream on which `protocol` is agreed and `data` sent, in one round trip.
+
+    multistream-select lets the opener send on before the answer, which repeats the proposal.
+    https://github.com/multiformats/multistream-select
+    """
+    stream = await host.get_network().new_stream(peer)
+    try:
+        proposal = encode_delim(MULTISELECT_PROTOCOL_ID.encode()) + encode_delim(protocol.encode())
+        await stream.write(proposal + data)
+        if await read_exactly(stream, len(proposal)) != proposal:
+            raise SwarmException(f"{peer} does not speak {protocol}")
+    except BaseException:
+        await reset(stream)
+        raise
+    return stream
+
+
+async def read_exactly(stream: INetStream, count: int) -> bytes:
+    """Raises what the library does when the stream ends before."""
+    data = bytearray()
+    while len(data) < count:
+        data += await stream.read(count - len(data))
+    return bytes(data)
+
+
+async def reset(stream: INetStream) -> None:
+    """Have done with a stream, whatever its state, whoever is cancelled."""
+    with trio.move_on_after(1, shield=True), contextlib.suppress(Exception):
+        await stream.reset()
+
+
+class _Router(GossipSub):
+    def __init__(self) -> None:
+        super().__init__(
+            protocols=[PROTOCOL_ID_V11],
+            degree=8,
+            degree_low=4,
+            degree_high=16,
+            heartbeat_interval=1,
+            spam_protection_enabled=False,
+            eclipse_protection_enabled=False,
+            adaptive_gossip_enabled=False,
+        )
+
+    def _check_equivocation(self, msg: rpc_pb2.Message) -> bool:
+        return True  # The library's keeps a thousand messages to compare with.
+
+
+class _Seen:
+    """The ids of the newest gossip messages. The library's needs a thread and has no bound."""
+
+    def __init__(self) -> None:
+        self.cache: OrderedDict[bytes, None] = OrderedDict()
+
+    def has(self, key: bytes) -> bool:
+        return key in self.cache
+
+    def add(self, key: bytes) -> bool:
+        self.cache[key] = None
+        if len(self.cache) > _SEEN_MAX:
+            self.cache.popitem(last=False)
+        return True
+
+
+class Gossip(Pubsub):
+    """One topic, delivered by a call at once. Messages are known by (author, number).
+
+    So the protocol has it, and the library's message cache: with other ids peers would fetch every
+    message again at each heartbeat. Numbers start at the time in ns, so that a restart repeats
+    none. `valid(message)` must be quick and not raise.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        topic: str,
+        valid: Callable[[rpc_pb2.Message], bool],
+        deliver: Callable[[rpc_pb2.Message], None],
+        counts: Counter[str],
+    ) -> None:
+        super().__init__(host, _Router(), strict_signing=True, allowed_topics={topic})
+        self.counter = time.time_ns()
+        self.seen_messages.stop()
+        self.seen_messages = _Seen()  # type: ignore[assignment]
+        self.set_topic_validator(topic, lambda _, message: valid(message), False)
+        self._topic = topic
+        self._deliver = deliver
+        self._counts = counts
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run it within this context."""
+        async with background_trio_service(self), background_trio_service(self.router):
+            await self.wait_until_ready()
+            await self.subscribe(self._topic)
+            yield
+
+    async def send(self, message: bytes) -> None:
+        """Publish `message`."""
+        await self.publish(self._topic, message)
+
+    def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:
+        """Called for each valid message, our own too."""
+        self._deliver(publish_message)
+
+    async def stream_handler(self, stream: INetStream) -> None:
+        """As the library's."""
+        try:
+            await super().stream_handler(stream)
+        except Exception:
+            self._counts["malformed"] += 1
+            await reset(stream)
+            self._handle_dead_peer(stream.muxed_conn.peer_id)
+
+    async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
+        """As the library's."""
+        try:
+            await super().push_msg(msg_forwarder, msg)
+        except Exception:
+            self._counts["malformed"] += 1
+
+
+class _OncePerLine(logging.Handler):
+    """Passes each line of the library's source that logs to the application once a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._silent_until: dict[tuple[str, int], float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = (record.pathname, record.lineno)
+        if record.created >= self._silent_until.get(line, 0.0):
+            self._silent_until[line] = record.created + _LIBRARY_LOG_INTERVAL_S
+            logging.getLogger("medpact.libp2p").handle(record)
+
+
+def quieten_library() -> None:
+    """Route the library's log to the application's, without floods. What it says of failed dials
+    and handshakes is left out: links.py says it better."""
+    library = logging.getLogger("libp2p")
+    if not any(isinstance(handler, _OncePerLine) for handler in library.handlers):
+        library.addHandler(_OncePerLine())
+    for name in ("network", "host", "transport", "stream_muxer", "protocol_muxer"):
+        library.getChild(name).setLevel(logging.CRITICAL)
+    # This module logs on the root logger, and so would configure it where nobody has.
+    setattr(swarm_connection, "logging", logging.getLogger("libp2p.network"))  # noqa: B010

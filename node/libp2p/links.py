@@ -1,0 +1,297 @@
+"""One link per peer: two streams, each opened by one of the two and carrying its messages.
+
+The opener says hello; the other answers with a hello, or a refusal, and writes no more. The peer
+counts as connected while both streams stand. When one ends both are torn down, so that two nodes
+never disagree for long. Whoever has no connection to the other dials. If both dialled at once both
+connections stay in use: closing one of them is what would make links flap.
+
+Silence is told from death by heartbeats, an empty frame where there is nothing to say: neither TCP
+nor yamux notices a peer that has frozen.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter, deque
+
+import structlog
+import trio
+from libp2p.abc import INetStream
+from libp2p.crypto.ed25519 import Ed25519PublicKey
+from libp2p.custom_types import TProtocol
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.exceptions import SwarmException
+from libp2p.peer.id import ID
+
+from node.framing import (
+    HEARTBEAT,
+    PROTOCOL_VERSION,
+    Allowance,
+    FrameDecoder,
+    FramingError,
+    Hello,
+    Kind,
+    Outbox,
+    decode_hello,
+    decode_messages,
+    encode_hello,
+    encode_messages,
+    mismatch,
+)
+from node.libp2p.guest import Crossing
+from node.libp2p.host import READ_BYTES, Host, Socket, open_stream, reset
+from node.transport import Handler, Member, TransportLimits
+from primitives.institution import InstitutionError, parse_address
+from primitives.keys import is_public_key
+
+DIRECT = TProtocol(f"/medpact/direct/{PROTOCOL_VERSION}")
+_WRITE_BYTES = 64 * 1024
+
+_log = structlog.get_logger("medpact.network")
+
+
+class _NoLink(Exception):
+    """Why there is no link to a peer, in words for the log that do not change from try to try."""
+
+
+def _is_timeout(error: Exception) -> bool:
+    group = error if isinstance(error, ExceptionGroup) else ExceptionGroup("", [error])
+    return group.subgroup(trio.TooSlowError) is not None
+
+
+class Peer:
+    """A member other than ourselves, and what there is of the link to it."""
+
+    def __init__(self, member: Member, limits: TransportLimits) -> None:
+        if not is_public_key(member.key):
+            raise ValueError(f"The key of {member.id} is not an Ed25519 public key.")
+        self.id = member.id
+        self.pid = ID.from_pubkey(Ed25519PublicKey.from_bytes(member.key))
+        self.address = member.address
+        try:
+            self.host, self.port = parse_address(member.address)
+        except InstitutionError as error:
+            raise ValueError(f"{member.id} cannot be dialled: {error}") from error
+        self.outbox = Outbox(limits.queue_messages_max, limits.queue_bytes_max)
+        self.gossip = Allowance(limits.gossip_per_second_max)
+        self.scope = trio.CancelScope()
+        self.outgoing: trio.CancelScope | None = None
+        self.incoming: trio.CancelScope | None = None
+        self.up = False
+        self.both_ready = trio.Event()
+        self.wake = trio.Event()
+        self.poke = trio.Event()
+        self.trouble = ""
+        self.asking = trio.Semaphore(max(limits.requests_in_flight_max // 2, 1))
+        self.answering = 0
+        self.answering_bytes = 0
+        self.streams = 0
+
+
+class _FrameReader:
+    """Frames from a stream. Raises TooSlowError if nothing at all comes for `timeout` seconds."""
+
+    def __init__(self, stream: INetStream, frame_bytes_max: int, timeout: float) -> None:
+        self._stream = stream
+        self._decoder = FrameDecoder(frame_bytes_max)
+        self._timeout = timeout
+        self._frames: deque[tuple[Kind, bytes]] = deque()
+
+    async def next(self) -> tuple[Kind, bytes]:
+        while not self._frames:
+            with trio.fail_after(self._timeout):
+                data = await self._stream.read(READ_BYTES)
+            self._frames.extend(self._decoder.feed(data))
+        return self._frames.popleft()
+
+
+class Links:
+    """Keeps the links to all peers. Everything here runs under trio."""
+
+    def __init__(
+        self,
+        hello: Hello,
+        limits: TransportLimits,
+        counts: Counter[str],
+        crossing: Crossing,
+        handler: Handler,
+        host: Host,
+        by_pid: dict[ID, Peer],
+    ) -> None:
+        self._hello = hello
+        self._limits = limits
+        self._counts = counts
+        self._crossing = crossing
+        self._handler = handler
+        self._host = host
+        self._by_pid = by_pid
+        self._heartbeat = limits.heartbeat_ms / 1000
+        self._timeout = limits.heartbeat_timeout_ms / 1000
+        self._dial_timeout = limits.dial_timeout_ms / 1000
+
+    async def keep(self, peer: Peer) -> None:
+        """Have a link to `peer` whenever possible, until its scope is cancelled."""
+        pause_min, pause_max = self._limits.redial_ms_min / 1000, self._limits.redial_ms_max / 1000
+        pause = pause_min
+        with peer.scope:
+            while True:
+                peer.poke = trio.Event()
+                began = trio.current_time()
+                try:
+                    await self._link(peer)
+                except _NoLink as error:
+                    self._note(peer, str(error))
+                except Exception as error:
+                    _log.debug("link ended", peer=peer.id, error=repr(error))
+                    if _is_timeout(error):
+                        self._counts["timeouts"] += 1
+                        self._note(peer, f"{peer.address} does not answer in time")
+                        await self.drop(peer)
+                finally:
+                    self.tear_down(peer)
+                if trio.current_time() - began > pause_max:
+                    pause = pause_min
+                # A peer that reaches us ends the pause, but cannot make us spin.
+                await trio.sleep_until(began + pause_min)
+                with trio.move_on_at(began + pause):
+                    await peer.poke.wait()
+                pause = min(pause * 2, pause_max)
+
+    def tear_down(self, peer: Peer) -> None:
+        """End both streams, forget what was queued, and tell the node if it was connected."""
+        for scope in (peer.outgoing, peer.incoming):
+            if scope is not None:
+                scope.cancel()
+        peer.outgoing = peer.incoming = None
+        peer.both_ready = trio.Event()
+        self._counts["messages_dropped"] += peer.outbox.clear()
+        if peer.up:
+            peer.up = False
+            _log.info("disconnected", peer=peer.id)
+            self._crossing.post(self._handler.disconnected, peer.id)
+
+    async def drop(self, peer: Peer) -> None:
+        """Close the sockets to `peer`; what stands on them then ends by itself."""
+        for connection in self._host.get_network().get_connections(peer.pid):
+            await connection.muxed_conn.secured_conn.close()
+
+    async def receive(self, stream: INetStream) -> None:
+        """Handle a stream that a peer has opened for its messages."""
+        peer = self._by_pid[stream.muxed_conn.peer_id]
+        frames = _FrameReader(stream, self._limits.frame_bytes_max, self._timeout)
+        with trio.fail_after(self._dial_timeout):
+            kind, body = await frames.next()
+        if kind is not Kind.HELLO:
+            raise FramingError(f"{kind.name} instead of a hello")
+        trouble = mismatch(self._hello, decode_hello(body), peer.id)
+        if trouble is not None:
+            self._counts["hellos_refused"] += 1
+            self._note(peer, trouble)
+            await stream.write(encode_hello(Kind.REFUSAL, self._hello))
+            await stream.close()
+            return
+        # A second stream means that the peer has given up the first, and our stream with it.
+        if peer.up:
+            self.tear_down(peer)
+        elif peer.incoming is not None:
+            peer.incoming.cancel()
+        with trio.CancelScope() as scope:
+            peer.incoming = scope
+            try:
+                await stream.write(encode_hello(Kind.HELLO, self._hello))
+                peer.poke.set()
+                await self._receive_messages(peer, frames)
+            except trio.TooSlowError:
+                self._counts["timeouts"] += 1
+                await self.drop(peer)
+            finally:
+                if peer.incoming is scope:
+                    self.tear_down(peer)
+        await reset(stream)
+
+    async def _receive_messages(self, peer: Peer, frames: _FrameReader) -> None:
+        self._connect_if_ready(peer)
+        with trio.fail_after(self._timeout):
+            await peer.both_ready.wait()
+        while True:
+            kind, body = await frames.next()
+            if kind is not Kind.MESSAGES:
+                raise FramingError(f"{kind.name} amid messages")
+            messages = decode_messages(body, self._limits.message_bytes_max)
+            if messages:
+                self._counts["messages_received"] += len(messages)
+                self._crossing.post(self._hand_over, peer.id, messages)
+
+    def _hand_over(self, peer: str, messages: list[bytes]) -> None:
+        for message in messages:
+            self._handler.message(peer, message)
+
+    def _connect_if_ready(self, peer: Peer) -> None:
+        if peer.outgoing is not None and peer.incoming is not None:
+            peer.up = True
+            peer.trouble = ""
+            peer.both_ready.set()
+            _log.info("connected", peer=peer.id)
+            self._crossing.post(self._handler.connected, peer.id)
+
+    def _note(self, peer: Peer, trouble: str) -> None:
+        if trouble != peer.trouble:
+            peer.trouble = trouble
+            _log.warning("no link to a peer", peer=peer.id, reason=trouble)
+
+    async def _link(self, peer: Peer) -> None:
+        """Open our stream and write to it until it, or the peer's, ends."""
+        with trio.fail_after(self._dial_timeout):
+            connections = self._host.get_network().get_connections(peer.pid)
+            if all(connection.is_closed for connection in connections):
+                await self._dial(peer)
+            hello = encode_hello(Kind.HELLO, self._hello)
+            stream = await open_stream(self._host, peer.pid, DIRECT, hello)
+        try:
+            frames = _FrameReader(stream, self._limits.frame_bytes_max, self._dial_timeout)
+            kind, body = await frames.next()
+            trouble = mismatch(self._hello, decode_hello(body), peer.id)
+            if kind is not Kind.HELLO or trouble is not None:
+                self._counts["hellos_refused"] += 1
+                raise _NoLink(trouble or f"{peer.id} refuses to talk to us: see its log")
+            async with trio.open_nursery() as nursery:
+                peer.outgoing = nursery.cancel_scope
+                self._connect_if_ready(peer)
+                nursery.start_soon(self._watch, stream)
+                await self._write_messages(peer, stream)
+        finally:
+            await reset(stream)
+
+    async def _dial(self, peer: Peer) -> None:
+        self._counts["dials"] += 1
+        try:
+            raw = RawConnection(Socket(await trio.open_tcp_stream(peer.host, peer.port)), True)
+        except socket.gaierror as error:
+            raise _NoLink(f"the name {peer.host} is not known: check its address") from error
+        except OSError as error:
+            raise _NoLink(f"nothing answers at {peer.address}") from error
+        try:
+            await self._host.upgrade_outbound_connection(raw, peer.pid)
+        except SwarmException as error:
+            raise _NoLink(
+                f"the handshake at {peer.address} failed: another program or another node is "
+                "there, or our node is not among its members"
+            ) from error
+
+    async def _watch(self, stream: INetStream) -> None:
+        await stream.read(1)
+        raise FramingError("data on a stream that is ours to write")
+
+    async def _write_messages(self, peer: Peer, stream: INetStream) -> None:
+        while True:
+            peer.wake = trio.Event()
+            if not peer.outbox:
+                with trio.move_on_after(self._heartbeat):
+                    await peer.wake.wait()
+            messages = peer.outbox.take()
+            frame = encode_messages(messages) if messages else HEARTBEAT
+            for start in range(0, len(frame), _WRITE_BYTES):
+                with trio.fail_after(self._timeout):
+                    await stream.write(frame[start : start + _WRITE_BYTES])
+            self._counts["messages_sent"] += len(messages)
+            self._counts["frames_sent"] += 1

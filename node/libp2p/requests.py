@@ -1,0 +1,171 @@
+"""Requests to peers, and our answers to theirs: a stream for each.
+
+    request  := length (4 bytes, big endian)  bytes
+    response := status (1 byte)  length (4 bytes, big endian)  bytes; nothing follows a status not 0
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import structlog
+import trio
+from libp2p.abc import INetStream
+from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
+
+from node.framing import PROTOCOL_VERSION, FramingError
+from node.libp2p.guest import Crossing
+from node.libp2p.host import Host, open_stream, read_exactly, reset
+from node.libp2p.links import Peer
+from node.transport import Handler, PeerUnreachable, TransportLimits
+
+REQUEST = TProtocol(f"/medpact/request/{PROTOCOL_VERSION}")
+_LENGTH_BYTES = 4
+_OK, _BUSY, _FAILED = b"\0", b"\1", b"\2"
+
+_log = structlog.get_logger("medpact.network")
+
+
+class _Answer:
+    """What asyncio computes and trio sends."""
+
+    def __init__(self) -> None:
+        self.ready = trio.Event()
+        self.response: bytes | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    def cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Requests:
+    """Both directions, for all peers."""
+
+    def __init__(
+        self,
+        limits: TransportLimits,
+        counts: Counter[str],
+        crossing: Crossing,
+        handler: Handler,
+        host: Host,
+        by_pid: dict[ID, Peer],
+    ) -> None:
+        self._limits = limits
+        self._counts = counts
+        self._crossing = crossing
+        self._handler = handler
+        self._host = host
+        self._by_pid = by_pid
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def cancel_all(self) -> None:
+        """On the asyncio side: end the handler's work."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ---- ours to them, under trio ----
+
+    async def ask(
+        self, peer: Peer, request: bytes, timeout: float, answer: asyncio.Future[bytes]
+    ) -> None:
+        """Complete `answer` with the response or PeerUnreachable, within `timeout` seconds."""
+        self._counts["requests_sent"] += 1
+        problem = f"the connection to {peer.id} ended"
+        try:
+            with trio.fail_after(timeout):
+                async with peer.asking:
+                    response = await self._ask(peer, request)
+            if not answer.done():
+                answer.set_result(response)
+        except trio.TooSlowError:
+            problem = f"{peer.id} did not answer within {timeout:g} s"
+        except PeerUnreachable as error:
+            problem = str(error)
+        except Exception as error:
+            _log.debug("a request failed", peer=peer.id, error=repr(error))
+        finally:
+            if not answer.done():
+                self._counts["requests_failed"] += 1
+                answer.set_exception(PeerUnreachable(problem))
+
+    async def _ask(self, peer: Peer, request: bytes) -> bytes:
+        length = len(request).to_bytes(_LENGTH_BYTES, "big")
+        stream = await open_stream(self._host, peer.pid, REQUEST, length + request)
+        try:
+            status = await read_exactly(stream, 1)
+            if status != _OK:
+                why = "is busy" if status == _BUSY else "failed to answer"
+                raise PeerUnreachable(f"{peer.id} {why}")
+            size = int.from_bytes(await read_exactly(stream, _LENGTH_BYTES), "big")
+            if size > self._limits.response_bytes_max:
+                raise PeerUnreachable(f"{peer.id} wants to send {size} bytes: more than allowed")
+            return await read_exactly(stream, size)
+        finally:
+            await reset(stream)
+
+    # ---- theirs to us ----
+
+    async def serve(self, stream: INetStream) -> None:
+        """Under trio: answer the request on `stream`, within limits."""
+        peer = self._by_pid[stream.muxed_conn.peer_id]
+        limits = self._limits
+        if peer.answering >= limits.requests_in_flight_max:
+            await self._refuse(stream)
+            return
+        peer.answering += 1
+        size = 0
+        try:
+            with trio.fail_after(limits.request_answer_ms_max / 1000):
+                length = int.from_bytes(await read_exactly(stream, _LENGTH_BYTES), "big")
+                if length > limits.request_bytes_max:
+                    raise FramingError(f"a request of {length} bytes")
+                if peer.answering_bytes + length > limits.request_bytes_max:
+                    await self._refuse(stream)
+                    return
+                size = length
+                peer.answering_bytes += size
+                response = await self._respond(peer, await read_exactly(stream, length))
+                await stream.write(response)
+                await stream.close()
+        finally:
+            peer.answering -= 1
+            peer.answering_bytes -= size
+
+    async def _refuse(self, stream: INetStream) -> None:
+        self._counts["requests_refused"] += 1
+        with trio.fail_after(1):
+            await stream.write(_BUSY)
+            await stream.close()
+
+    async def _respond(self, peer: Peer, request: bytes) -> bytes:
+        self._counts["requests_answered"] += 1
+        answer = _Answer()
+        self._crossing.post(self._begin, peer.id, request, answer)
+        try:
+            await answer.ready.wait()
+        finally:
+            self._crossing.post(answer.cancel)
+        if answer.response is None:
+            return _FAILED
+        return _OK + len(answer.response).to_bytes(_LENGTH_BYTES, "big") + answer.response
+
+    def _begin(self, peer: str, request: bytes, answer: _Answer) -> None:
+        answer.task = asyncio.get_running_loop().create_task(self._call(peer, request, answer))
+        self._tasks.add(answer.task)
+        answer.task.add_done_callback(self._tasks.discard)
+
+    async def _call(self, peer: str, request: bytes, answer: _Answer) -> None:
+        try:
+            response = await self._handler.request(peer, request)
+            if len(response) > self._limits.response_bytes_max:
+                raise ValueError(f"The response of {len(response)} bytes cannot be sent.")
+            answer.response = response
+        except Exception as error:
+            self._counts["requests_not_answered"] += 1
+            _log.error("a request could not be answered", peer=peer, exc_info=error)
+        finally:
+            self._crossing.command(answer.ready.set)
