@@ -1,0 +1,1 @@
+"""Durable storage: the ledger, and what this node has promised, in one SQLite file."""

@@ -1,0 +1,120 @@
+"""The file outside the database that reveals a restored backup.
+
+A replica that forgets what it has signed may sign the opposite, which is what Byzantine means. A
+database restored from a backup forgets, and looks perfectly sound. So two numbers are kept in the
+database and in this file: how often a node was started on the database, and how many promises were
+ever made. Whichever way the file is ahead of the database, the database is an old copy.
+
+The order of writing keeps false alarms out: the database first, this file after it, so that no
+crash can leave the file ahead. The number of starts is made durable (fsync, then rename). The
+number of promises is rewritten in place after every promise without waiting for the disk, which
+costs microseconds: a power failure may set it back, and then the file is merely behind; but
+restoring a backup is an act of people, not of power, and finds the number as it was. With starts
+alone, a backup made since the last start would pass for a node that had just crashed.
+
+A file restored along with the database (an image of the whole machine) shows nothing. Keep it out
+of backups; docs/operating.md says so.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from storage.errors import StorageError
+
+_DIGITS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class BootVerdict:
+    """What `Database.boot` found. `boots` counts the starts on this database, this one included.
+
+    `restored` stays true over further starts until the node promises again: see `Database.boot`.
+    """
+
+    boots: int
+    restored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Starts and promises ever made, each from 0."""
+
+    boots: int = 0
+    promises: int = 0
+
+    def behind(self, other: Self) -> bool:
+        """Tell whether `other` has seen a start or a promise that this has not."""
+        return self.boots < other.boots or self.promises < other.promises
+
+
+class CounterFile:
+    """The open file. Its text is two decimal numbers of 20 digits: starts, promises."""
+
+    def __init__(self, path: Path, counts: Counts) -> None:
+        """Put a file with `counts` in place, durably. Raises StorageError."""
+        self._path = path
+        self._boots = counts.boots
+        fresh = path.with_name(path.name + ".new")
+        try:
+            self._descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                os.write(self._descriptor, _text(counts))
+                os.fsync(self._descriptor)
+                fresh.replace(path)
+                sync_directory(path.parent)
+            except OSError:
+                os.close(self._descriptor)
+                raise
+        except OSError as error:
+            raise _failed(path, error) from error
+
+    def promised(self, promises: int) -> None:
+        """Note that so many promises were ever made; see the module. Raises StorageError."""
+        try:
+            os.pwrite(self._descriptor, _text(Counts(self._boots, promises)), 0)
+        except OSError as error:
+            raise _failed(self._path, error) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+def read_counts(path: Path) -> Counts | None:
+    """Return what the counter file at `path` says, None if there is none. Raises StorageError."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _failed(path, error) from error
+    fields = text.split()
+    if len(fields) != 2 or not all(field.isdigit() and len(field) == _DIGITS for field in fields):
+        raise StorageError(
+            f"The boot counter {path} is damaged: it should hold two numbers of {_DIGITS} digits. "
+            "It protects the node from voting twice on a restored database. Delete the file; the "
+            "node then abstains from voting until the others have gone on without it."
+        )
+    return Counts(*map(int, fields))
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names in `directory` durable. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _text(counts: Counts) -> bytes:
+    return b"%0*d %0*d\n" % (_DIGITS, counts.boots, _DIGITS, counts.promises)
+
+
+def _failed(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"The boot counter {path} cannot be kept: {error.strerror or error}. Check the disk, its "
+        "free space and the rights of the node's user there, then start the node again."
+    )

@@ -1,0 +1,231 @@
+"""ledger.store.LedgerReader: synchronous point reads through a read-only connection.
+
+The connection can neither write nor checkpoint. It belongs to the thread that made it. Each read
+sees all that was committed before it; `snapshot` holds one state still over many reads, for proofs,
+while blocks are committed.
+
+A cached reader is for the one who executes blocks. It keeps state values and trie nodes, present or
+absent, in memory; whoever commits through `Database.write` tells it with `written` before the next
+read that must see the change. Between the commit and `written` it may show a changed key as before
+or as after, as any reader may; after it, never the old value: `written` covers every changed key.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+from consensus.events import Persist
+from consensus.messages import Certificate, Decision, Signed
+from ledger.receipts import Receipt
+from ledger.store import Write, WriteBlock, WriteGenesis
+from primitives.block import Block, BlockHeader
+from primitives.codec import CodecError, decode
+from storage.cache import Cache
+from storage.errors import damaged, explain
+
+VALUES_CACHED_MAX: Final = 65_536
+"""State values; about 30 MB at 200 bytes a value."""
+NODES_CACHED_MAX: Final = 65_536
+"""Trie nodes; about 40 MB."""
+CACHE_KIB: Final = 8 * 1024
+"""Pages that a reader keeps in memory. Any commit empties them."""
+
+T = TypeVar("T")
+
+
+class SqliteReader:
+    """Reads one database file. Every method raises StorageError if the file cannot be read."""
+
+    def __init__(self, path: Path, *, cached: bool = False) -> None:
+        self._path = path
+        self._values = Cache(VALUES_CACHED_MAX if cached else 0)
+        self._nodes = Cache(NODES_CACHED_MAX if cached else 0)
+        self._cached = cached
+        try:
+            self._connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None
+            )
+            self._connection.execute("PRAGMA query_only = ON")
+            self._connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        except sqlite3.Error as error:
+            raise explain(error, path) from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def written(self, writes: Sequence[Write]) -> None:
+        """Take note of what was just committed; see the module. Without a cache, nothing to do."""
+        for write in writes:
+            if self._cached and isinstance(write, WriteBlock | WriteGenesis):
+                self._values.put_all(write.changes.values)
+                self._nodes.put_all(write.changes.nodes)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Self]:
+        """Within the context this reader sees one state of the database, that of its beginning.
+
+        The WAL grows meanwhile: be brief. Raises RuntimeError in a cached reader, whose memory
+        moves on, and inside another snapshot.
+        """
+        if self._cached or self._connection.in_transaction:
+            raise RuntimeError("a cached reader, or one in a snapshot, cannot begin a snapshot")
+        self._row("BEGIN")
+        try:
+            # The transaction begins with its first read.
+            self._row("SELECT 1 FROM meta")
+            yield self
+        finally:
+            self._row("ROLLBACK")
+
+    # ---- state -----------------------------------------------------------------------------------
+
+    def value(self, key: bytes) -> bytes | None:
+        """Return the canonical value bytes under a key, or None."""
+        if not self._cached:
+            return self._blob("SELECT value FROM state_value WHERE key = ?", key)
+        try:
+            return self._values.get(key)
+        except KeyError:
+            found = self._blob("SELECT value FROM state_value WHERE key = ?", key)
+            self._values.put(key, found)
+            return found
+
+    def node(self, path: bytes) -> bytes | None:
+        """Return the encoded trie node at a path of nibbles (one byte each), or None."""
+        if not self._cached:
+            return self._blob("SELECT node FROM state_node WHERE path = ?", path)
+        try:
+            return self._nodes.get(path)
+        except KeyError:
+            found = self._blob("SELECT node FROM state_node WHERE path = ?", path)
+            self._nodes.put(path, found)
+            return found
+
+    # ---- blocks ----------------------------------------------------------------------------------
+
+    def head_height(self) -> int | None:
+        """Return the height of the newest applied block, or None in an empty store."""
+        row = self._row("SELECT MAX(height) FROM block")
+        return None if row is None else row[0]
+
+    def header(self, height: int) -> BlockHeader | None:
+        """Return the header at a height."""
+        raw = self._blob("SELECT header FROM block WHERE height = ?", height)
+        return None if raw is None else self._decode(raw, BlockHeader, f"header {height}")
+
+    def height_of(self, block_hash: bytes) -> int | None:
+        """Return the height of an applied block."""
+        row = self._row("SELECT height FROM block WHERE hash = ?", block_hash)
+        return None if row is None else row[0]
+
+    def decision(self, height: int) -> Decision | None:
+        """Return the decided block with its commit certificate; genesis has none."""
+        row = self._row(
+            "SELECT header, payload, certificate FROM block"
+            " WHERE height = ? AND certificate IS NOT NULL",
+            height,
+        )
+        if row is None:
+            return None
+        header = self._decode(row[0], BlockHeader, f"header {height}")
+        certificate = self._decode(row[2], Certificate, f"certificate {height}")
+        return Decision(Block(header, row[1]), certificate)
+
+    def receipts(self, height: int) -> tuple[Receipt, ...] | None:
+        """Return the receipts of a block, in the order of its transactions."""
+        raw = self._blob("SELECT receipts FROM block WHERE height = ?", height)
+        if raw is None:
+            return None
+        return self._decode(raw, tuple[Receipt, ...], f"list of receipts {height}")
+
+    def batch(self, batch_id: bytes) -> bytes | None:
+        """Return the raw bytes of a stored batch, decided or not."""
+        return self._blob(
+            "SELECT raw FROM batch JOIN batch_body USING (number) WHERE id = ?", batch_id
+        )
+
+    def pending_batches(self) -> tuple[bytes, ...]:
+        """Return the raw bytes of batches that no applied block lists, in the order they came."""
+        rows = self._rows(
+            "SELECT raw FROM batch JOIN batch_body USING (number)"
+            " WHERE batch.height IS NULL ORDER BY number"
+        )
+        return tuple(row[0] for row in rows)
+
+    def transaction_position(self, transaction_id: bytes) -> tuple[int, int] | None:
+        """Return (height, index in the block) of the execution of a transaction."""
+        row: tuple[int, int] | None = self._row(
+            "SELECT height, position FROM transaction_position WHERE id = ?", transaction_id
+        )
+        return row
+
+    def chain_heights(self, chain_id: bytes, above: int, limit: int) -> tuple[int, ...]:
+        """Return up to `limit` heights above `above` with entries in this chain, ascending."""
+        rows = self._rows(
+            "SELECT height FROM chain_height WHERE chain_id = ? AND height > ?"
+            " ORDER BY height LIMIT ?",
+            chain_id,
+            above,
+            limit,
+        )
+        return tuple(row[0] for row in rows)
+
+    # ---- promises --------------------------------------------------------------------------------
+
+    def promises(self, height: int) -> tuple[Persist, ...]:
+        """Return what this node has signed at a height, in the order it was written."""
+        rows = self._rows(
+            "SELECT signed, prepared, block_hash, block FROM promise"
+            " LEFT JOIN proposal ON hash = block_hash WHERE promise.height = ? ORDER BY number",
+            height,
+        )
+        return tuple(self._promise(height, *row) for row in rows)
+
+    def proposal(self, block_hash: bytes) -> Block | None:
+        """Return an undecided block stored with a promise."""
+        raw = self._blob("SELECT block FROM proposal WHERE hash = ?", block_hash)
+        return None if raw is None else self._decode(raw, Block, "stored proposal")
+
+    def _promise(
+        self,
+        height: int,
+        signed: bytes,
+        prepared: bytes | None,
+        block_hash: bytes | None,
+        block: bytes | None,
+    ) -> Persist:
+        what = f"promise at height {height}"
+        if block_hash is not None and block is None:
+            raise damaged(self._path, f"the block of a {what} is lost")
+        return Persist(
+            self._decode(signed, Signed, what),
+            None if prepared is None else self._decode(prepared, Certificate, what),
+            None if block is None else self._decode(block, Block, what),
+        )
+
+    # ---- SQLite ----------------------------------------------------------------------------------
+
+    def _row(self, sql: str, *parameters: object) -> Any:
+        try:
+            return self._connection.execute(sql, parameters).fetchone()
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+
+    def _rows(self, sql: str, *parameters: object) -> list[Any]:
+        try:
+            return self._connection.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+
+    def _blob(self, sql: str, parameter: object) -> bytes | None:
+        row = self._row(sql, parameter)
+        return None if row is None else row[0]
+
+    def _decode(self, raw: bytes, kind: type[T], what: str) -> T:
+        try:
+            return decode(raw, kind, bytes_max=len(raw))
+        except CodecError as error:
+            raise damaged(self._path, f"the {what} cannot be read") from error

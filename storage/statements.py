@@ -1,0 +1,131 @@
+"""What each `Write` is in SQL: statements with their rows, in order, to run as one transaction.
+
+A block of a thousand transactions is a dozen statements, each with many rows. Rows that go into a
+tree ordered by hash are sorted first, so that neighbours meet while their page is at hand.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, assert_never
+
+from ledger.store import (
+    StateChanges,
+    Write,
+    WriteBatch,
+    WriteBlock,
+    WriteGenesis,
+    WritePromise,
+)
+from ledger.transactions import CheckedBatch
+from primitives.block import BlockHeader
+from primitives.codec import encode
+
+Row = tuple[Any, ...]
+Statement = tuple[str, Sequence[Row]]
+
+_BLOCK: Final = (
+    "INSERT INTO block (height, hash, header, certificate, payload, receipts)"
+    " VALUES (?, ?, ?, ?, ?, ?)"
+)
+_BATCH: Final = (
+    "INSERT INTO batch (id, author, sequence, valid_until_height, height) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (id) DO UPDATE SET height = excluded.height"
+    " WHERE height IS NULL AND excluded.height IS NOT NULL"
+)
+_BATCH_BODY: Final = (
+    "INSERT INTO batch_body (number, raw) SELECT number, ?2 FROM batch WHERE id = ?1"
+    " ON CONFLICT (number) DO NOTHING"
+)
+_POSITION: Final = "INSERT INTO transaction_position (id, height, position) VALUES (?, ?, ?)"
+_CHAIN: Final = "INSERT INTO chain_height (chain_id, height) VALUES (?, ?)"
+_VALUE: Final = (
+    "INSERT INTO state_value (key, value) VALUES (?, ?)"
+    " ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+)
+_NODE: Final = (
+    "INSERT INTO state_node (path, node) VALUES (?, ?)"
+    " ON CONFLICT (path) DO UPDATE SET node = excluded.node"
+)
+_PROMISE: Final = "INSERT INTO promise (height, signed, prepared, block_hash) VALUES (?, ?, ?, ?)"
+_PROPOSAL: Final = (
+    "INSERT INTO proposal (hash, height, block) VALUES (?, ?, ?) ON CONFLICT (hash) DO NOTHING"
+)
+_DROP: Final = (
+    "DELETE FROM promise WHERE height <= ?",
+    "DELETE FROM proposal WHERE height <= ?",
+    (
+        "DELETE FROM batch_body WHERE number IN"
+        " (SELECT number FROM batch WHERE height IS NULL AND valid_until_height <= ?)"
+    ),
+    "DELETE FROM batch WHERE height IS NULL AND valid_until_height <= ?",
+)
+"""What an applied block makes useless; a batch may be listed up to its valid_until_height."""
+
+
+def statements(writes: Iterable[Write]) -> list[Statement]:
+    """Return the statements that perform `writes`, to be run in order in one transaction."""
+    found: list[Statement] = []
+    for write in writes:
+        match write:
+            case WriteGenesis(header, changes):
+                found.append((_BLOCK, [_genesis_row(header)]))
+                found += _state(changes)
+            case WriteBatch(batch):
+                found += _batches([batch], None)
+            case WritePromise():
+                found += _promise(write)
+            case WriteBlock():
+                found += _block(write)
+            case _:
+                assert_never(write)
+    return [(sql, rows) for sql, rows in found if rows]
+
+
+def _genesis_row(header: BlockHeader) -> Row:
+    return (header.height, header.hash(), encode(header), None, b"", encode(()))
+
+
+def _block(write: WriteBlock) -> Iterator[Statement]:
+    block, certificate = write.decision.block, write.decision.certificate
+    height = block.header.height
+    row = (
+        height,
+        block.hash,
+        encode(block.header),
+        encode(certificate),
+        block.payload,
+        encode(tuple(write.receipts)),
+    )
+    yield _BLOCK, [row]
+    yield from _batches(write.batches, height)
+    ids = write.transaction_ids
+    yield _POSITION, sorted((ids[index], height, index) for index in write.executed)
+    yield _CHAIN, sorted((chain, height) for chain in write.chains)
+    yield from _state(write.changes)
+    for sql in _DROP:
+        yield sql, [(height,)]
+
+
+def _batches(batches: Sequence[CheckedBatch], height: int | None) -> Iterator[Statement]:
+    yield (
+        _BATCH,
+        [
+            (batch.id, batch.author, batch.sequence, batch.valid_until_height, height)
+            for batch in batches
+        ],
+    )
+    yield _BATCH_BODY, [(batch.id, batch.raw) for batch in batches]
+
+
+def _state(changes: StateChanges) -> Iterator[Statement]:
+    yield _VALUE, sorted(changes.values.items())
+    yield _NODE, sorted(changes.nodes.items())
+
+
+def _promise(write: WritePromise) -> Iterator[Statement]:
+    promise = write.promise
+    block = promise.block
+    prepared = None if promise.prepared is None else encode(promise.prepared)
+    block_hash = None if block is None else block.hash
+    if block is not None:
+        yield _PROPOSAL, [(block_hash, write.height, encode(block))]
+    yield _PROMISE, [(write.height, encode(promise.signed), prepared, block_hash)]
