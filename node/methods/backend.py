@@ -1,0 +1,95 @@
+"""What the RPC needs from the node that it serves."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from ledger.genesis import Genesis
+from ledger.store import LedgerReader
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """How the node is doing now. Hashes are hex; times of day are milliseconds since the Unix
+    epoch.
+    """
+
+    institution: str
+    name: str
+    institution_type: str
+    consensus_class: str
+    version: str
+    chain_id: str
+    height: int
+    head_hash: str
+    head_time_ms: int
+    view: int
+    primary: str | None
+    """Whose turn it is at the next height, or None while the node does not take part."""
+    peers: tuple[str, ...]
+    """Ids of the institutions connected now, sorted."""
+    pending_batches: int
+    pending_transactions: int
+    syncing: bool
+    """Whether the node knows that it lacks decided blocks."""
+    abstaining: bool
+    """Whether the node does not vote, because its database may be a restored backup."""
+    uptime_ms: int
+    counters: dict[str, int]
+    """Counts since the start, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitOutcome:
+    """What became of one submitted transaction: accepted under an id (also if it was known), or
+    refused with a sentence.
+    """
+
+    id: bytes | None
+    refused: str | None = None
+
+
+class Reader(LedgerReader, Protocol):
+    """A reader of the node's own disk that can hold still while a proof is made."""
+
+    def snapshot(self) -> AbstractContextManager[object]:
+        """While the block runs, all reads see the ledger as it was at its start."""
+        ...
+
+    def close(self) -> None:
+        """Release the connection."""
+        ...
+
+
+class Backend(Protocol):
+    """The node as the RPC sees it."""
+
+    @property
+    def genesis(self) -> Genesis:
+        """The genesis of the ledger."""
+        ...
+
+    def status(self) -> NodeStatus:
+        """Answered from memory, at any time."""
+        ...
+
+    def reader(self) -> Reader:
+        """Open a reader for the RPC alone. It is called, used and closed in one thread, which is
+        not the event loop's.
+        """
+        ...
+
+    async def submit(self, raws: Sequence[bytes]) -> list[SubmitOutcome]:
+        """Check and take transactions, one outcome each in the order given.
+
+        Signatures are checked off the loop. A full queue refuses with a sentence that says to try
+        again; a transaction already known is accepted under its id. Never cancelled by the RPC.
+        """
+        ...
+
+    async def applied(self, above: int) -> int:
+        """Wait until the head is higher than `above`; the head's height, whose block every reader
+        then sees.
+        """
+        ...

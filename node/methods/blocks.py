@@ -1,0 +1,179 @@
+"""Reading blocks back: where a transaction is, what it said, what became of it. Runs in the
+reader's thread.
+"""
+
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+
+from ledger.execution import payload_batches
+from ledger.operations import Party
+from ledger.receipts import Receipt, ReceiptCode
+from ledger.rules import chains_of
+from ledger.state import members, party_of
+from ledger.store import LedgerReader
+from ledger.transactions import CheckedTransaction, read_batch, read_transaction
+from node.methods.views import (
+    HistoryEntry,
+    TransactionView,
+    code_meaning,
+    code_name,
+    operation_view,
+    party_view,
+)
+from primitives.block import BlockHeader
+
+
+class DamagedStoreError(Exception):
+    """The store lacks what an applied block names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The final outcome of a transaction: where it ran (or expired), and its receipt."""
+
+    id: bytes
+    height: int
+    index: int
+    code: int
+
+
+def outcomes(reader: LedgerReader, ids: Sequence[bytes]) -> list[Outcome]:
+    """The outcomes of those of these transactions that have run."""
+    receipts: dict[int, tuple[Receipt, ...]] = {}
+    found = []
+    for identity in ids:
+        position = reader.transaction_position(identity)
+        if position is None:
+            continue
+        height, index = position
+        if height not in receipts:
+            receipts[height] = receipts_of(reader, height)
+        found.append(Outcome(identity, height, index, receipts[height][index].code))
+    return found
+
+
+def outcomes_in(reader: LedgerReader, height: int, wanted: Container[bytes]) -> list[Outcome]:
+    """The outcomes of the wanted transactions that a block lists, expired ones included.
+
+    A transaction that expired before it ran has no position; as heights and block times only grow,
+    it never will.
+    """
+    listed = [
+        (index, receipt)
+        for index, receipt in enumerate(receipts_of(reader, height))
+        if receipt.transaction in wanted
+    ]
+    found = {o.id: o for o in outcomes(reader, [receipt.transaction for _, receipt in listed])}
+    for index, receipt in listed:
+        if receipt.code == ReceiptCode.EXPIRED and receipt.transaction not in found:
+            identity = receipt.transaction
+            found[identity] = Outcome(identity, height, index, receipt.code)
+    return list(found.values())
+
+
+class BlockContent:
+    """One applied block with its transactions."""
+
+    def __init__(self, reader: LedgerReader, height: int) -> None:
+        """Raises DamagedStoreError if the block is not there."""
+        header = reader.header(height)
+        if header is None:
+            raise DamagedStoreError(f"block {height} has no header")
+        self.header: BlockHeader = header
+        self.receipts = receipts_of(reader, height)
+        self._reader = reader
+        self._member_ids = {member.key: member.id for member in members(reader)}
+
+    def transaction(self, index: int) -> CheckedTransaction:
+        """Transaction number `index`."""
+        remaining = index
+        for raws in self._batches():
+            if remaining < len(raws):
+                return read_transaction(raws[remaining], self.header.chain_id)
+            remaining -= len(raws)
+        raise DamagedStoreError(f"block {self.header.height} has no transaction {index}")
+
+    def transactions(self) -> Iterator[CheckedTransaction]:
+        """All transactions, in order."""
+        for raws in self._batches():
+            for raw in raws:
+                yield read_transaction(raw, self.header.chain_id)
+
+    def view(self, index: int, transaction: CheckedTransaction) -> TransactionView:
+        """Transaction number `index` as an app sees it."""
+        body = transaction.body
+        receipt = self.receipts[index]
+        author = party_of(self._reader, self._member_ids, body.author)
+        return TransactionView(
+            id=transaction.id.hex(),
+            height=self.header.height,
+            index=index,
+            time_ms=self.header.time_ms,
+            code=receipt.code,
+            name=code_name(receipt.code),
+            meaning=code_meaning(receipt.code),
+            author_key=body.author.hex(),
+            author=party_view(author),
+            valid_until_height=body.valid_until_height,
+            valid_until_ms=body.valid_until_ms,
+            operations=tuple(
+                operation_view(operation, transaction.id, number, author)
+                for number, operation in enumerate(body.operations)
+            ),
+            failed_operation=receipt.operation if receipt.code else None,
+        )
+
+    def chains(self, index: int, transaction: CheckedTransaction) -> tuple[bytes, ...]:
+        """The chains that a transaction has entries in, each once; none if it failed."""
+        if self.receipts[index].code != ReceiptCode.OK:
+            return ()
+        author = self._author(transaction)
+        found: dict[bytes, None] = {}
+        for operation in transaction.body.operations:
+            found.update(dict.fromkeys(chains_of(operation, author, self._reader)))
+        return tuple(found)
+
+    def entries(self, chain: bytes) -> list[HistoryEntry]:
+        """The block's entries in one chain, in order."""
+        found = []
+        for index, transaction in enumerate(self.transactions()):
+            if self.receipts[index].code != ReceiptCode.OK:
+                continue
+            author = self._author(transaction)
+            for number, operation in enumerate(transaction.body.operations):
+                if chain in chains_of(operation, author, self._reader):
+                    found.append(
+                        HistoryEntry(
+                            height=self.header.height,
+                            index=index,
+                            time_ms=self.header.time_ms,
+                            transaction=transaction.id.hex(),
+                            operation_index=number,
+                            author=party_view(author),
+                            operation=operation_view(operation, transaction.id, number, author),
+                        )
+                    )
+        return found
+
+    def _author(self, transaction: CheckedTransaction) -> Party:
+        """Who signed a transaction that succeeded."""
+        author = party_of(self._reader, self._member_ids, transaction.body.author)
+        if author is None:
+            raise DamagedStoreError(f"block {self.header.height} has a receipt without its author")
+        return author
+
+    def _batches(self) -> Iterator[tuple[bytes, ...]]:
+        decision = self._reader.decision(self.header.height)
+        if decision is None:
+            # Genesis: nobody decided it, and it holds no transactions.
+            return
+        for batch_id in payload_batches(decision.block.payload):
+            raw = self._reader.batch(batch_id)
+            if raw is None:
+                raise DamagedStoreError(f"block {self.header.height} names a batch not stored")
+            yield read_batch(raw).transactions
+
+
+def receipts_of(reader: LedgerReader, height: int) -> tuple[Receipt, ...]:
+    """The receipts of a block; none for genesis."""
+    return reader.receipts(height) or ()
