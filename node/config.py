@@ -5,7 +5,6 @@ the nearest known one named. What must be equal on all nodes is not here but in 
 """
 
 import difflib
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -16,13 +15,12 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 
 from node.home import Home, StartError, printable, reason
+from node.rpc_access import TOKENS_MAX, NamedToken
 from primitives.codec import INSTITUTION_ID_PATTERN
 from primitives.institution import InstitutionError, parse_address
 from primitives.keys import is_public_key
 
 CONFIG_BYTES_MAX = 1024 * 1024
-SOCKET_PATH_BYTES_MAX = 107
-"""What fits a unix socket's address (sun_path of 108 bytes, the last one zero; unix(7))."""
 BOOTSTRAP_PEERS_MAX = 16
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
@@ -68,6 +66,8 @@ class Config:
     rpc_socket: Path
     rpc_tcp: tuple[str, int] | None
     """Loopback host and port of the RPC over TCP, or None where it is off."""
+    rpc_tokens: tuple[NamedToken, ...]
+    """Who may use the RPC over TCP besides the holder of the token file."""
     log_level: LogLevel
     log_format: LogFormat
     network: NetworkConfig
@@ -76,6 +76,7 @@ class Config:
 class _Rpc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     socket: str = "rpc.sock"
     tcp: str | None = None
+    tokens: Annotated[tuple[NamedToken, ...], msgspec.Meta(max_length=TOKENS_MAX)] = ()
 
 
 class _Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -207,8 +208,9 @@ def _resolve(settings: _File, home: Home, name: str) -> Config:
         genesis_file=_path(settings.genesis, home, "genesis", name),
         key_file=_path(settings.key_file, home, "key_file", name),
         bootstrap_peers=tuple(_peer(text, name) for text in settings.bootstrap_peers),
-        rpc_socket=_socket(_path(settings.rpc.socket, home, "rpc.socket", name), name),
+        rpc_socket=_path(settings.rpc.socket, home, "rpc.socket", name),
         rpc_tcp=None if settings.rpc.tcp is None else _loopback(settings.rpc.tcp, name),
+        rpc_tokens=settings.rpc.tokens,
         log_level=settings.log.level,
         log_format=settings.log.format,
         network=settings.network,
@@ -238,16 +240,6 @@ def _loopback(text: str, name: str) -> tuple[str, int]:
             "use 127.0.0.1:PORT and put a reverse proxy in front for remote apps."
         )
     return host, port
-
-
-def _socket(path: Path, name: str) -> Path:
-    length = len(os.fsencode(path))
-    if length > SOCKET_PATH_BYTES_MAX:
-        raise ConfigError(
-            f"{name}: the path of the RPC socket, {printable(path)}, has {length} bytes and the "
-            f"system allows {SOCKET_PATH_BYTES_MAX}; set the key 'rpc.socket' to a shorter path."
-        )
-    return path
 
 
 def _peer(text: str, name: str) -> BootstrapPeer:

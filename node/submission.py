@@ -8,6 +8,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from ledger.transactions import (
     check_transaction,
     sign_transaction,
 )
-from node.client import RpcClient, Unreachable
+from node.client import RpcClient, RpcUnavailable, call_sync
 from node.config import Config, load_config
 from node.console import CommandError, ExitCode, home_path
 from node.home import Home, StartError, printable
@@ -92,22 +93,17 @@ def site() -> Site:
 async def ask_status(home: Home) -> Mapping[str, Any] | None:
     """What `node_status` of a home says, or None if its node does not answer in time."""
     try:
-        config = load_config(home.path)
-        async with asyncio.timeout(STATUS_WAIT_MS_MAX / 1000), RpcClient(config.rpc_socket) as rpc:
+        async with RpcClient(home.path, timeout_ms=STATUS_WAIT_MS_MAX) as rpc:
             status: Mapping[str, Any] = await rpc.call("node_status")
-    except (StartError, Unreachable, RpcError, TimeoutError):
+    except (StartError, RpcUnavailable, RpcError):
         return None
     return status
 
 
 def ask(config: Config, method: str, **params: object) -> Any:
     """Call one method of the running node; raises CommandError."""
-
-    async def call() -> Any:
-        async with RpcClient(config.rpc_socket) as rpc:
-            return await rpc.call(method, params)
-
-    return _run(config, call())
+    with _as_command_error():
+        return call_sync(config.home.path, method, **params)
 
 
 def submit(
@@ -126,7 +122,7 @@ def submit(
     """
 
     async def run() -> tuple[Sent, ...]:
-        async with RpcClient(where.config.rpc_socket) as rpc:
+        async with RpcClient(where.config.home.path) as rpc:
             head = await rpc.call("chain_head")
             _check_ledger(where, head["chain_id"])
             signed = tuple(_sign(where.genesis, key, operations, head))
@@ -136,30 +132,21 @@ def submit(
             outcomes = await _wait(rpc, signed) if wait else {}
             return tuple(Sent(one, outcomes.get(one.id.hex())) for one in signed)
 
-    found: tuple[Sent, ...] = _run(where.config, run())
-    return found
+    with _as_command_error():
+        return asyncio.run(run())
 
 
-def _run(config: Config, work: Any) -> Any:
+@contextmanager
+def _as_command_error() -> Iterator[None]:
     try:
-        return asyncio.run(work)
-    except Unreachable as error:
-        raise _unreachable(config) from error
+        yield
+    except RpcUnavailable as error:
+        raise CommandError(str(error), ExitCode.UNREACHABLE) from error
     except RpcError as error:
+        # The ledger does not hold it, or the node has no time for it.
         missing = error.code == ErrorCode.NOT_FOUND
-        detail = {"rpc_code": error.code}
         code = ExitCode.REFUSED if missing else ExitCode.UNREACHABLE
-        raise CommandError(error.sentence, code, **detail) from error
-
-
-def _unreachable(config: Config) -> CommandError:
-    home = printable(config.home.path)
-    pid = config.home.running_pid()
-    if pid is None:
-        advice = f"start it with: medpact start --home {home}"
-    else:
-        advice = f"its process {pid} runs but does not answer yet; try again or read its log"
-    return CommandError(f"No node answers for {home}; {advice}", ExitCode.UNREACHABLE)
+        raise CommandError(error.sentence, code, rpc_code=error.code) from error
 
 
 def _check_ledger(where: Site, chain_id: str) -> None:
