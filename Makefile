@@ -46,8 +46,10 @@ test: check ## Run all checks and tests; fails below 95 % branch coverage of the
 	@$(RUN) -m pytest -m processes
 
 check: .venv/.installed ## Run ruff (style, errors) and mypy (strict types)
-	@$(RUN) -m ruff check .
-	@$(RUN) -m ruff format --check --quiet . || { echo "Run .venv/bin/ruff format on the files that differ." >&2; $(RUN) -m ruff format --diff --quiet . | head -20 >&2; exit 1; }
+	@echo "Style and errors (ruff)"
+	@$(RUN) -m ruff check --quiet .
+	@$(RUN) -m ruff format --quiet --diff . || { echo "To apply this: $(RUN) -m ruff format ." >&2; exit 1; }
+	@echo "Types (mypy)"
 	@$(RUN) -m mypy
 
 clean: ## Remove .venv, caches and build leftovers
