@@ -18,7 +18,7 @@ from node.core import Core, CoreSettings
 from node.driver import Driver, monotonic_ms, wall_ms
 from node.libp2p import Libp2pTransport
 from node.logs import configure
-from node.rpc import RpcServer
+from node.rpc import RpcServer, RpcSettings
 from node.transport import Member, TransportError, TransportLimits
 from primitives.institution import Institution
 from primitives.keys import PrivateKey
@@ -102,7 +102,8 @@ async def _compose(
     effects = core.start(pending, monotonic_ms(), wall_ms())
     await transport.start(driver)
     stack.push_async_callback(transport.stop)
-    rpc = RpcServer(NodeBackend(driver, transport, config), config)
+    settings = RpcSettings(config.rpc_socket, config.rpc_tcp, config.home.rpc_token)
+    rpc = RpcServer(NodeBackend(driver, transport, config), settings)
     await rpc.start()
     stack.push_async_callback(rpc.stop)
     log.info("started", institution=config.institution, height=core.head.height)
