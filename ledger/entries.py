@@ -23,7 +23,7 @@ from ledger.store import StateReader
 from ledger.transactions import CheckedTransaction
 from primitives.codec import Canonical, Digest, PublicKey, UInt, encode
 from primitives.hashing import digest
-from primitives.merkle import sized_root
+from primitives.merkle import leaf_hash, sized_root, tree_root_of_hashes
 
 
 class Entry(Canonical, frozen=True):
@@ -66,14 +66,30 @@ def directory_leaf(chain: bytes, root: bytes, count: int) -> bytes:
     return encode((chain, root, count))
 
 
-def directory_leaves(roots: Mapping[bytes, bytes], counts: Mapping[bytes, int]) -> list[bytes]:
-    """Return the leaves of the directory, sorted by chain id."""
-    return [directory_leaf(chain, roots[chain], counts[chain]) for chain in sorted(roots)]
+def directory_leaves(
+    roots: Mapping[bytes, bytes], entries: Mapping[bytes, Sequence[bytes]]
+) -> list[bytes]:
+    """Return the leaves of the directory over `roots`, as `entry_roots` gives them."""
+    return [directory_leaf(chain, root, len(entries[chain])) for chain, root in roots.items()]
 
 
-def entry_root(entries: Sequence[bytes]) -> bytes:
-    """Return the sized root over the encoded entries of one chain in one block."""
-    return sized_root(entries)
+def entry_roots(entries: Mapping[bytes, Sequence[bytes]]) -> dict[bytes, bytes]:
+    """Return the root of every chain's entry block, sorted by chain id.
+
+    The roots are plain ones: wherever they stand, the count stands beside them. An entry of several
+    chains is hashed once.
+    """
+    hashes: dict[bytes, bytes] = {}
+    roots = {}
+    for chain in sorted(entries):
+        leaves = []
+        for entry in entries[chain]:
+            leaf = hashes.get(entry)
+            if leaf is None:
+                leaf = hashes[entry] = leaf_hash(entry)
+            leaves.append(leaf)
+        roots[chain] = tree_root_of_hashes(leaves)
+    return roots
 
 
 def accumulate(accumulated: bytes, height: int, time_ms: int, root: bytes, count: int) -> bytes:

@@ -15,7 +15,7 @@ from ledger.entries import (
     accumulate,
     directory_leaves,
     entries_of,
-    entry_root,
+    entry_roots,
     receipts_root,
 )
 from ledger.genesis import Genesis
@@ -94,9 +94,8 @@ def execute_block(
         raise BlockError(f"Block {height} holds no transaction that runs, and none is due.")
 
     entries = entries_of(transactions, receipts, overlay, member_ids)
-    roots = {chain: entry_root(entries[chain]) for chain in sorted(entries)}
-    counts = {chain: len(entries[chain]) for chain in roots}
-    _advance_heads(height, time_ms, roots, counts, overlay)
+    roots = entry_roots(entries)
+    _advance_heads(height, time_ms, roots, entries, overlay)
     batch_ids = tuple(batch.id for batch in batches)
     changes = update(state, overlay.written())
     header = BlockHeader(
@@ -108,7 +107,7 @@ def execute_block(
         proposer=proposer,
         time_ms=time_ms,
         batches_root=sized_root(batch_ids),
-        directory_root=sized_root(directory_leaves(roots, counts)),
+        directory_root=sized_root(directory_leaves(roots, entries)),
         receipts_root=receipts_root(receipts),
         state_root=changes.root,
         next_committee_hash=committee_at(overlay, genesis).hash,
@@ -279,8 +278,12 @@ def _run_operations(
     transaction: CheckedTransaction, now: Situation, state: Overlay
 ) -> tuple[ReceiptCode, int]:
     """Run all operations or none; return the code and the index of the operation that failed."""
+    operations = transaction.body.operations
+    if len(operations) == 1:
+        # An operation that fails has written nothing: this is nearly every transaction.
+        return apply(operations[0], 0, now, state), 0
     attempt = Overlay(state)
-    for index, operation in enumerate(transaction.body.operations):
+    for index, operation in enumerate(operations):
         code = apply(operation, index, now, attempt)
         if code is not ReceiptCode.OK:
             return code, index
@@ -292,13 +295,13 @@ def _advance_heads(
     height: int,
     time_ms: int,
     roots: dict[bytes, bytes],
-    counts: dict[bytes, int],
+    entries: dict[bytes, list[bytes]],
     state: Overlay,
 ) -> None:
     """Take the entries of this block into the heads of their chains."""
     for chain, root in roots.items():
         head = known_chain(state, chain)
-        count = counts[chain]
+        count = len(entries[chain])
         accumulated = accumulate(head.accumulated, height, time_ms, root, count)
         state.write(chain_key(chain), ChainHead(head.count + count, accumulated, head.entity))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ledger.entries import Entry, directory_leaves, entries_of, entry_root
+from ledger.entries import Entry, directory_leaves, entries_of, entry_roots
 from ledger.execution import StoredBlock, stored_block
 from ledger.fingerprint import FingerprintError, Opening, commitment
 from ledger.proof_files import (
@@ -126,8 +126,8 @@ def _entry_proofs(
     entries: dict[bytes, list[bytes]],
     chains: Sequence[bytes],
 ) -> list[EntryProof]:
-    roots = {chain: entry_root(entries[chain]) for chain in sorted(entries)}
-    directory = directory_leaves(roots, {chain: len(entries[chain]) for chain in roots})
+    roots = entry_roots(entries)
+    directory = directory_leaves(roots, entries)
     places = {chain: place for place, chain in enumerate(roots)}
     proofs = []
     for number, operation in enumerate(transaction.body.operations):

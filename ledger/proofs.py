@@ -25,7 +25,7 @@ from consensus.certificates import CertificateError, check_certificate
 from consensus.committee import Committee
 from consensus.messages import Phase
 from ledger.committee import committee_of
-from ledger.entries import Entry, accumulate, directory_leaf, entry_root
+from ledger.entries import Entry, accumulate, directory_leaf
 from ledger.fingerprint import FingerprintError, Opening, check_data, commitment
 from ledger.genesis import Genesis
 from ledger.operations import RecordShare, RegisterRecord
@@ -45,7 +45,7 @@ from ledger.trie import ProofError, check_value
 from primitives.block import HEADER_VERSION
 from primitives.codec import CodecError, decode, encode
 from primitives.hashing import ZERO_DIGEST
-from primitives.merkle import MerkleError, check
+from primitives.merkle import MerkleError, check, tree_root, verify_inclusion
 
 __all__ = [
     "ProofError",
@@ -165,7 +165,9 @@ def _check_entries(proof: TransactionProof, transaction: CheckedTransaction, ok:
         entry = encode(Entry(transaction.id, shown.operation, body.author, operation))
         leaf = directory_leaf(shown.chain, shown.entry_root, shown.entry.size)
         try:
-            check(entry, shown.entry, shown.entry_root)
+            verify_inclusion(
+                entry, shown.entry.index, shown.entry.size, shown.entry.path, shown.entry_root
+            )
             check(leaf, shown.directory, proof.header.directory_root)
         except MerkleError as error:
             raise ProofError(
@@ -210,7 +212,7 @@ def _accumulate(proof: RecordProof) -> tuple[int, bytes]:
             )
         above = block.height
         count += len(block.entries)
-        root = entry_root(block.entries)
+        root = tree_root(block.entries)
         accumulated = accumulate(accumulated, block.height, block.time_ms, root, len(block.entries))
     return count, accumulated
 

@@ -194,9 +194,8 @@ class Overlay:
 
     def read(self, key: bytes, kind: type[T]) -> T | None:
         """Return the value under `key`, a `kind` or None."""
-        try:
-            value = self._known[key]
-        except KeyError:
+        value = self._known.get(key)
+        if value is None and key not in self._known:
             value = self._known[key] = read_value(self._base, key, kind)
         # The prefixes of keys keep the kinds apart.
         return cast("T | None", value)

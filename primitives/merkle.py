@@ -49,9 +49,17 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def tree_root(leaves: Sequence[bytes]) -> bytes:
     """Return the Merkle tree hash of `leaves`, 32 bytes. Measured: 19 ms for 10,000 leaves."""
-    if not leaves:
+    return tree_root_of_hashes([leaf_hash(leaf) for leaf in leaves])
+
+
+def tree_root_of_hashes(hashes: Sequence[bytes]) -> bytes:
+    """Return the Merkle tree hash over the leaves of which these are the `leaf_hash`es, 32 bytes.
+
+    For leaves that are in several trees.
+    """
+    if not hashes:
         return EMPTY_ROOT
-    level = [leaf_hash(leaf) for leaf in leaves]
+    level = list(hashes)
     while len(level) > 1:
         level = _parents(level)
     return level[0]
