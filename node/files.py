@@ -32,7 +32,7 @@ def open_data(path: Path) -> Iterator[BinaryIO]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
-    with os.fdopen(descriptor, "rb", closefd=True) as f:
+    try:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
             raise CommandError(
@@ -47,7 +47,10 @@ def open_data(path: Path) -> Iterator[BinaryIO]:
                 ExitCode.FILE,
                 file=printable(path),
             )
-        yield f
+        with os.fdopen(descriptor, "rb", closefd=False) as f:
+            yield f
+    finally:
+        os.close(descriptor)
 
 
 def chunks(path: Path, f: BinaryIO, steps: Steps) -> Iterator[bytes]:

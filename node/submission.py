@@ -106,6 +106,16 @@ def ask(config: Config, method: str, **params: object) -> Any:
         return call_sync(config.home.path, method, **params)
 
 
+def find(config: Config, method: str, **params: object) -> Any | None:
+    """Call a method that looks something up; None if the node does not have it."""
+    try:
+        return ask(config, method, **params)
+    except CommandError as error:
+        if error.details.get("rpc_code") == ErrorCode.NOT_FOUND:
+            return None
+        raise
+
+
 def submit(
     where: Site,
     key: PrivateKey,

@@ -22,6 +22,8 @@ from node.home import Home, HomeError, printable, reason
 
 START_WAIT_MS_MAX = 120_000
 """How long all nodes together may take until they answer."""
+JOIN_WAIT_MS_MAX = 15_000
+"""How long to wait for all connections; a network with less works, so this is no failure."""
 STOP_WAIT_MS_MAX = 15_000
 """How long a node may take to stop when asked, before it is killed."""
 LAST_WORDS_BYTES_MAX = 4096
@@ -107,7 +109,7 @@ class Supervisor:
 
     async def wait_ready(self, stop: asyncio.Event) -> str | None:
         """Wait until all answer or `stop` is set; returns what went wrong, or None."""
-        end = time.monotonic() + START_WAIT_MS_MAX / 1000
+        end = _end(START_WAIT_MS_MAX)
         while waiting := [node for node in self.nodes if not node.ready]:
             for node in waiting:
                 obituary = node.obituary()
@@ -124,6 +126,17 @@ class Supervisor:
             if await _is_set_within(stop, _WATCH_MS):
                 return None
         return None
+
+    async def wait_linked(self, stop: asyncio.Event) -> None:
+        """Wait until each node is connected to all others here, or JOIN_WAIT_MS_MAX has passed."""
+        end = _end(JOIN_WAIT_MS_MAX)
+        wanted = len(self.nodes) - 1
+        while time.monotonic() < end and not stop.is_set():
+            statuses = await self._ask_all(self.nodes)
+            linked = [s for s in statuses if s is not None and len(s["peers"]) >= wanted]
+            if len(linked) == len(self.nodes):
+                return
+            await _is_set_within(stop, _WATCH_MS)
 
     async def watch(self, stop: asyncio.Event) -> None:
         """Report every node of ours that ends by itself, until `stop` is set."""
@@ -147,6 +160,10 @@ class Supervisor:
 
     async def _ask_all(self, nodes: Sequence[Node]) -> list[Status | None]:
         return await asyncio.gather(*(self._ask(node.home) for node in nodes))
+
+
+def _end(wait_ms: int) -> float:
+    return time.monotonic() + wait_ms / 1000
 
 
 async def _is_set_within(event: asyncio.Event, wait_ms: int) -> bool:
@@ -174,7 +191,7 @@ def send(pid: int, number: signal.Signals) -> None:
 
 def _wait(pids: Sequence[int], wait_ms: int) -> tuple[int, ...]:
     """Wait until the processes have ended, at most `wait_ms`; returns those that have not."""
-    end = time.monotonic() + wait_ms / 1000
+    end = _end(wait_ms)
     running = tuple(pids)
     while running := tuple(pid for pid in running if _is_running(pid)):
         if time.monotonic() >= end:

@@ -63,7 +63,8 @@ def show_block(block: str) -> None:
         )
     found = ask(config, "block_get", **params)
     header = found["header"]
-    fields = [(name.replace("_", " "), _plain(name, value)) for name, value in header.items()]
+    names = ((name.removesuffix("_ms").replace("_", " "), name) for name in header)
+    fields = [(shown, _plain(name, header[name])) for shown, name in names]
     fields.append(("committed in view", found["committed_view"]))
     fields.append(("signers", ", ".join(found["signers"])))
     fields += [("transaction", f"{t['id']}  {t['name']}") for t in found["transactions"]]

@@ -4,6 +4,7 @@ Nothing here but `export` may import network code: a verifier needs neither node
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -40,6 +41,9 @@ from node.console import (
 from node.files import PRIVATE_MODE, chunks, open_data, read_small, size_of, write_new
 from node.home import printable
 
+if TYPE_CHECKING:
+    from node.config import Config
+
 
 @click.group()
 def proof() -> None:
@@ -51,42 +55,71 @@ def proof() -> None:
 @click.argument("subject", metavar="TX|RECORD", type=IdType("transaction or record"))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
 @click.option(
+    "--chain",
+    "chains",
+    multiple=True,
+    type=IdType("record or person"),
+    help="Show a transaction's entries in the chain of this record or person, too.",
+)
+@click.option(
     "--without-opening",
     is_flag=True,
     help="Leave out salt and segment fingerprints: the proof then fits no file by itself.",
 )
-def export(subject: bytes, output: Path, without_opening: bool) -> None:
+@click.option("--absent", is_flag=True, help="Prove that no record has this id.")
+def export(
+    subject: bytes, output: Path, chains: tuple[bytes, ...], without_opening: bool, absent: bool
+) -> None:
     """Write a proof of a transaction, or of a record with its whole history, to a file.
 
     With the sidecar of a record in the home, the proof also shows which file the record is; whoever
     gets such a proof can recognise the file.
     """
     from node.config import load_config
-    from node.submission import ask
 
     config = load_config(home_path())
-    answer = ask(config, "proof_get", id=subject.hex())
-    content = bytes.fromhex(answer["proof"])
+    kind, content = _fetch(config, subject, chains, absent)
     sidecar_path = config.home.sidecar(subject)
-    opened = not without_opening and sidecar_path.exists()
+    opened = kind == "record" and not without_opening and sidecar_path.exists()
     if opened:
         content = _with_opening(content, _sidecar(sidecar_path))
     write_new(output, content, PRIVATE_MODE)
     document = {
         "file": printable(output),
-        "kind": answer["kind"],
-        "height": answer["height"],
+        "kind": kind,
         "bytes": len(content),
         "has_opening": opened,
     }
-    fields = [(name.replace("_", " "), value) for name, value in document.items()]
-    emit_fields(document, fields)
+    shown = {**document, "has_opening": "yes" if opened else "no"}
+    emit_fields(document, [(name.replace("_", " "), value) for name, value in shown.items()])
+
+
+def _fetch(
+    config: "Config", subject: bytes, chains: tuple[bytes, ...], absent: bool
+) -> tuple[str, bytes]:
+    """The kind and the bytes of the proof file that the node makes; raises CommandError."""
+    from node.submission import ask, find
+
+    identity = subject.hex()
+    if find(config, "transaction_get", id=identity) is not None:
+        shown = [chain.hex() for chain in chains]
+        answer = ask(config, "proof_transaction", id=identity, chains=shown)
+        return "transaction", bytes.fromhex(answer["proof"])
+    exists = find(config, "record_get", id=identity) is not None
+    if not exists and not absent:
+        raise CommandError(
+            f"The ledger holds no transaction or record {identity}; check the id, or give "
+            "--absent to prove that there is no such record.",
+            ExitCode.REFUSED,
+        )
+    answer = ask(config, "proof_record", id=identity)
+    return "record" if exists else "absence", bytes.fromhex(answer["proof"])
 
 
 def _with_opening(content: bytes, sidecar: Sidecar) -> bytes:
     found = decode_proof(content)
-    if not isinstance(found, RecordProof):
-        return content
+    if not isinstance(found, RecordProof) or found.record != sidecar.record:
+        raise CommandError("The sidecar in the home is another record's.", ExitCode.FILE)
     return encode_proof(msgspec.structs.replace(found, opening=sidecar.opening))
 
 

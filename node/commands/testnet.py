@@ -86,6 +86,7 @@ async def _up(directory: Path, detach: bool) -> None:
         problem = await supervisor.wait_ready(asked_to_stop)
         if problem is not None:
             raise StartError(f"The network did not start. {problem}")
+        await supervisor.wait_linked(asked_to_stop)
         if not asked_to_stop.is_set():
             await _show(directory)
             keep = detach
