@@ -78,6 +78,7 @@ class Database:
 
     def __init__(self, path: Path, connection: aiosqlite.Connection, writer: _Writer) -> None:
         self._path = path
+        self._wal = path.with_name(path.name + "-wal")
         self._connection = connection
         self._writer = writer
         self._failure: StorageError | None = None
@@ -177,8 +178,7 @@ class Database:
         """Queue a checkpoint if the WAL has grown long."""
         if self._checkpoint is not None and not self._checkpoint.done():
             return
-        wal = self._path.with_name(self._path.name + "-wal")
-        size = wal.stat().st_size if wal.exists() else 0
+        size = self._wal.stat().st_size
         # A WAL that was checkpointed is cut to journal_size_limit when it is next written to.
         if size > WAL_BYTES:
             mode = "PASSIVE" if size <= WAL_BYTES_MAX else "TRUNCATE"

@@ -15,7 +15,7 @@ _ADVICE: Final = {
     sqlite3.SQLITE_FULL: (
         "its disk is full",
         (
-            "Nothing of the last write was kept, and all before it is safe. Free space on that disk, "
+            "Nothing of the last write was kept, all before it is safe. Free space on that disk, "
             "then start the node again."
         ),
     ),

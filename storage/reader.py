@@ -149,7 +149,7 @@ class SqliteReader:
 
     def pending_batches(self) -> tuple[bytes, ...]:
         """Return the raw bytes of batches that no applied block lists, in the order they came."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT raw FROM batch JOIN batch_body USING (number)"
             " WHERE batch.height IS NULL ORDER BY number"
         )
@@ -164,7 +164,7 @@ class SqliteReader:
 
     def chain_heights(self, chain_id: bytes, above: int, limit: int) -> tuple[int, ...]:
         """Return up to `limit` heights above `above` with entries in this chain, ascending."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT height FROM chain_height WHERE chain_id = ? AND height > ?"
             " ORDER BY height LIMIT ?",
             chain_id,
@@ -177,7 +177,7 @@ class SqliteReader:
 
     def promises(self, height: int) -> tuple[Persist, ...]:
         """Return what this node has signed at a height, in the order it was written."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT signed, prepared, block_hash, block FROM promise"
             " LEFT JOIN proposal ON hash = block_hash WHERE promise.height = ? ORDER BY number",
             height,
@@ -208,15 +208,20 @@ class SqliteReader:
 
     # ---- SQLite ----------------------------------------------------------------------------------
 
-    def _row(self, sql: str, *parameters: object) -> Any:
+    def rows(self, sql: str, *parameters: object) -> list[Any]:
+        """Return all rows of a query of this package's own."""
+        return list(self.each(sql, *parameters))
+
+    def each(self, sql: str, *parameters: object) -> Iterator[Any]:
+        """Yield the rows of a query of this package's own, however many."""
         try:
-            return self._connection.execute(sql, parameters).fetchone()
+            yield from self._connection.execute(sql, parameters)
         except sqlite3.Error as error:
             raise explain(error, self._path) from error
 
-    def _rows(self, sql: str, *parameters: object) -> list[Any]:
+    def _row(self, sql: str, *parameters: object) -> Any:
         try:
-            return self._connection.execute(sql, parameters).fetchall()
+            return self._connection.execute(sql, parameters).fetchone()
         except sqlite3.Error as error:
             raise explain(error, self._path) from error
 

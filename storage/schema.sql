@@ -1,5 +1,6 @@
 -- Schema version 1. Later versions are files of their own, listed in storage/database.py.
--- Everything of one block is written in one transaction (docs/ARCHITECTURE.md section 8).
+-- Everything of one block is written in one transaction (docs/ARCHITECTURE.md section 8). The types
+-- are checked so that `medpact verify` can rely on them in a damaged file as well.
 
 PRAGMA application_id = 0x6d647063;
 
@@ -7,20 +8,20 @@ PRAGMA application_id = 0x6d647063;
 -- restored from a backup and has promised nothing since.
 CREATE TABLE meta (
     only INTEGER PRIMARY KEY CHECK (only = 1),
-    chain_id BLOB NOT NULL,
-    boots INTEGER NOT NULL,
-    restored INTEGER NOT NULL
+    chain_id BLOB NOT NULL CHECK (typeof(chain_id) = 'blob'),
+    boots INTEGER NOT NULL CHECK (typeof(boots) = 'integer' AND boots >= 0),
+    restored INTEGER NOT NULL CHECK (restored IN (0, 1))
 );
 
--- One row a block; genesis has height 0 and neither certificate nor receipts. The large columns are
--- last, so that a header is read without them.
+-- One row a block; genesis has height 0 and no certificate. The large columns are last, so that a
+-- header is read without them.
 CREATE TABLE block (
     height INTEGER PRIMARY KEY,
-    hash BLOB NOT NULL UNIQUE,
-    header BLOB NOT NULL,
-    certificate BLOB,
-    payload BLOB NOT NULL,
-    receipts BLOB NOT NULL
+    hash BLOB NOT NULL UNIQUE CHECK (typeof(hash) = 'blob'),
+    header BLOB NOT NULL CHECK (typeof(header) = 'blob'),
+    certificate BLOB CHECK (typeof(certificate) IN ('blob', 'null')),
+    payload BLOB NOT NULL CHECK (typeof(payload) = 'blob'),
+    receipts BLOB NOT NULL CHECK (typeof(receipts) = 'blob')
 );
 
 CREATE TRIGGER block_follows_head BEFORE INSERT ON block
@@ -32,11 +33,11 @@ END;
 -- Height is NULL until a block lists the batch.
 CREATE TABLE batch (
     number INTEGER PRIMARY KEY,
-    id BLOB NOT NULL UNIQUE,
-    author TEXT NOT NULL,
-    sequence INTEGER NOT NULL,
-    valid_until_height INTEGER NOT NULL,
-    height INTEGER
+    id BLOB NOT NULL UNIQUE CHECK (typeof(id) = 'blob'),
+    author TEXT NOT NULL CHECK (typeof(author) = 'text'),
+    sequence INTEGER NOT NULL CHECK (typeof(sequence) = 'integer'),
+    valid_until_height INTEGER NOT NULL CHECK (typeof(valid_until_height) = 'integer'),
+    height INTEGER CHECK (typeof(height) IN ('integer', 'null'))
 );
 
 CREATE INDEX batch_undecided ON batch (valid_until_height) WHERE height IS NULL;
@@ -44,44 +45,44 @@ CREATE INDEX batch_undecided ON batch (valid_until_height) WHERE height IS NULL;
 -- Apart from batch, so that a megabyte is not written again when the batch is decided.
 CREATE TABLE batch_body (
     number INTEGER PRIMARY KEY,
-    raw BLOB NOT NULL
+    raw BLOB NOT NULL CHECK (typeof(raw) = 'blob')
 );
 
 CREATE TABLE transaction_position (
-    id BLOB PRIMARY KEY,
-    height INTEGER NOT NULL,
-    position INTEGER NOT NULL
+    id BLOB PRIMARY KEY CHECK (typeof(id) = 'blob'),
+    height INTEGER NOT NULL CHECK (typeof(height) = 'integer'),
+    position INTEGER NOT NULL CHECK (typeof(position) = 'integer')
 ) WITHOUT ROWID;
 
 CREATE TABLE chain_height (
-    chain_id BLOB NOT NULL,
-    height INTEGER NOT NULL,
+    chain_id BLOB NOT NULL CHECK (typeof(chain_id) = 'blob'),
+    height INTEGER NOT NULL CHECK (typeof(height) = 'integer'),
     PRIMARY KEY (chain_id, height)
 ) WITHOUT ROWID;
 
 CREATE TABLE state_value (
-    key BLOB PRIMARY KEY,
-    value BLOB NOT NULL
+    key BLOB PRIMARY KEY CHECK (typeof(key) = 'blob'),
+    value BLOB NOT NULL CHECK (typeof(value) = 'blob')
 ) WITHOUT ROWID;
 
 CREATE TABLE state_node (
-    path BLOB PRIMARY KEY,
-    node BLOB NOT NULL
+    path BLOB PRIMARY KEY CHECK (typeof(path) = 'blob'),
+    node BLOB NOT NULL CHECK (typeof(node) = 'blob')
 ) WITHOUT ROWID;
 
--- What this node has signed at undecided heights. AUTOINCREMENT keeps the number of promises ever
+-- What this node has signed at the undecided height. AUTOINCREMENT keeps the number of promises ever
 -- made, even of those dropped since: a database that knows fewer than were made is a restored one.
 CREATE TABLE promise (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
-    height INTEGER NOT NULL,
-    signed BLOB NOT NULL,
-    prepared BLOB,
-    block_hash BLOB
+    height INTEGER NOT NULL CHECK (typeof(height) = 'integer'),
+    signed BLOB NOT NULL CHECK (typeof(signed) = 'blob'),
+    prepared BLOB CHECK (typeof(prepared) IN ('blob', 'null')),
+    block_hash BLOB CHECK (typeof(block_hash) IN ('blob', 'null'))
 );
 
 -- Undecided blocks that promises vouch for.
 CREATE TABLE proposal (
-    hash BLOB PRIMARY KEY,
-    height INTEGER NOT NULL,
-    block BLOB NOT NULL
+    hash BLOB PRIMARY KEY NOT NULL CHECK (typeof(hash) = 'blob'),
+    height INTEGER NOT NULL CHECK (typeof(height) = 'integer'),
+    block BLOB NOT NULL CHECK (typeof(block) = 'blob')
 );

@@ -1,0 +1,105 @@
+"""Checks what a node has stored of an undecided height: its promises and the blocks they name."""
+
+from consensus.certificates import (
+    CertificateError,
+    check_certificate,
+    check_justification,
+    check_view_change,
+)
+from consensus.committee import Committee
+from consensus.events import Persist
+from consensus.messages import (
+    Certificate,
+    Message,
+    Phase,
+    PrePrepare,
+    ViewChange,
+    signing_digest,
+)
+from consensus.promises import PromiseError, Promises
+from ledger.execution import payload_batches
+from primitives.block import Block
+from primitives.keys import verify
+from primitives.merkle import sized_root
+from storage.reader import SqliteReader
+
+
+class PromiseFault(Exception):
+    """What is wrong with a promise, as a sentence."""
+
+
+def check_promises(
+    reader: SqliteReader, height: int, chain_id: bytes, committee: Committee
+) -> None:
+    """Raise PromiseFault or CertificateError unless all that is stored is for `height` and sound.
+
+    `committee` is the one that decides this height.
+    """
+    for table in ("promise", "proposal"):
+        ((count,),) = reader.rows(
+            f"SELECT COUNT(*) FROM {table} WHERE height IS NOT ?",  # noqa: S608
+            height,
+        )
+        if count:
+            raise PromiseFault(f"The table {table} has a row that is not of height {height}.")
+    vouched: list[bytes] = []
+    promises = reader.promises(height)
+    for promise in promises:
+        _check_promise(promise, chain_id, committee)
+        if promise.block is not None:
+            vouched.append(promise.block.hash)
+    try:
+        Promises(height, promises)
+    except PromiseError as error:
+        raise PromiseFault(f"The node's promises contradict each other: {error}.") from error
+    for (block_hash,) in reader.rows("SELECT hash FROM proposal"):
+        if block_hash not in vouched:
+            raise PromiseFault("A stored proposal belongs to no promise.")
+        block = reader.proposal(block_hash)
+        if block is None or block.hash != block_hash:
+            raise PromiseFault("A stored proposal is not the block that its index names.")
+        _check_block(block)
+    ((number, sequence),) = reader.rows(
+        "SELECT (SELECT COALESCE(MAX(number), 0) FROM promise),"
+        " (SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = 'promise')"
+    )
+    if number > sequence:
+        raise PromiseFault("The number of promises ever made is too low.")
+
+
+def _check_promise(promise: Persist, chain_id: bytes, committee: Committee) -> None:
+    signed = promise.signed
+    voter = committee.by_id.get(signed.signer)
+    digest = signing_digest(chain_id, signed.signer, signed.message)
+    if voter is None or not verify(voter.key, digest, signed.signature):
+        raise PromiseFault(f"A promise is not signed by {signed.signer}.")
+    _check_message(signed.message, chain_id, committee)
+    if promise.prepared is not None:
+        _check_prepared(promise.prepared, signed.message, chain_id, committee)
+
+
+def _check_message(message: Message, chain_id: bytes, committee: Committee) -> None:
+    """Check what the signature does not cover: it covers hashes and claims, not what they name."""
+    match message:
+        case PrePrepare(height, view, block, justification):
+            _check_block(block)
+            if justification is not None:
+                check_justification(justification, height, view, chain_id, committee)
+        case ViewChange():
+            check_view_change(message, chain_id, committee)
+        case _:
+            pass
+
+
+def _check_prepared(
+    certificate: Certificate, message: Message, chain_id: bytes, committee: Committee
+) -> None:
+    if certificate.height != message.height:
+        raise CertificateError("the prepared certificate of a promise is of another height")
+    check_certificate(certificate, Phase.PREPARE, chain_id, committee)
+
+
+def _check_block(block: Block) -> None:
+    # The hash covers the header alone; the header's root covers the payload.
+    if sized_root(payload_batches(block.payload)) != block.header.batches_root:
+        raise PromiseFault("A stored proposal lists other batches than its header says.")

@@ -1,0 +1,384 @@
+"""Reads after writes, after a reopening, from memory and from a snapshot."""
+
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import storage.reader
+from consensus.events import Persist
+from consensus.messages import Certificate, Decision, Phase, Prepare, Signed
+from ledger.receipts import Receipt
+from ledger.store import (
+    LedgerReader,
+    StateChanges,
+    Write,
+    WriteBatch,
+    WriteBlock,
+    WriteGenesis,
+    WritePromise,
+)
+from ledger.transactions import CheckedBatch
+from primitives.block import Block, BlockHeader
+from primitives.hashing import digest
+from storage.database import Database, StorageError
+from storage.reader import SqliteReader
+from tests.storage.support import Ledger, Model, make_genesis
+
+CHAIN = bytes(32)
+ABSENT = b"?" * 32
+
+
+@asynccontextmanager
+async def opened(path: Path, chain_id: bytes = CHAIN) -> AsyncIterator[Database]:
+    database = await Database.open(path, chain_id)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@contextmanager
+def reading(path: Path, *, cached: bool = False) -> Iterator[SqliteReader]:
+    reader = SqliteReader(path, cached=cached)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def check_equal(reader: LedgerReader, model: Model) -> None:
+    """Everything that can be read is what the model says."""
+    head = len(model.blocks) - 1
+    assert reader.head_height() == (head if model.blocks else None)
+    for height, header in enumerate(model.blocks):
+        assert reader.header(height) == header
+        assert reader.height_of(header.hash()) == height
+        assert reader.decision(height) == model.decisions.get(height)
+        assert reader.receipts(height) == model.receipts[height]
+    assert reader.header(head + 1) is None
+    assert reader.decision(head + 1) is None
+    assert reader.receipts(head + 1) is None
+    assert reader.height_of(ABSENT) is None
+    for id, batch in model.batches.items():
+        assert reader.batch(id) == batch.raw
+    assert reader.batch(ABSENT) is None
+    assert reader.pending_batches() == model.pending()
+    for id, position in model.positions.items():
+        assert reader.transaction_position(id) == position
+    assert reader.transaction_position(ABSENT) is None
+    for chain, heights in model.chains.items():
+        assert reader.chain_heights(chain, 0, 1_000) == tuple(heights)
+        assert reader.chain_heights(chain, heights[0], 1) == tuple(heights[1:2])
+    assert reader.chain_heights(ABSENT, 0, 10) == ()
+    for height in range(head + 3):
+        assert reader.promises(height) == model.promises(height)
+    for block_hash, block in model.proposals().items():
+        assert reader.proposal(block_hash) == block
+    assert reader.proposal(ABSENT) is None
+    for key, value in model.values.items():
+        assert reader.value(key) == value
+    for path, node in model.nodes.items():
+        assert reader.node(path) == node
+    assert reader.value(ABSENT) is None
+    assert reader.node(ABSENT) is None
+
+
+async def test_a_ledger_is_read_back_at_every_step_and_after_reopening(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        with reading(path) as plain, reading(path, cached=True) as cached:
+            steps: list[list[Write]] = [[ledger.begin()]]
+            for _ in range(3):
+                batches = [ledger.batch(), ledger.batch(3)]
+                steps += [ledger.round(batches), [ledger.decide(batches)]]
+            replayed = Model()
+            for writes in steps:
+                await database.write(writes)
+                cached.written(writes)
+                replayed.apply(writes)
+                check_equal(plain, replayed)
+                check_equal(cached, replayed)
+    async with opened(path, ledger.chain_id):
+        with reading(path) as reader:
+            check_equal(reader, ledger.model)
+
+
+async def test_an_empty_store_holds_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path / "db"):
+        with reading(tmp_path / "db") as reader:
+            check_equal(reader, Model())
+
+
+async def test_a_batch_is_kept_until_its_last_height(tmp_path: Path) -> None:
+    ledger = Ledger()
+    writes: list[Write] = [ledger.begin()]
+    batches = [ledger.batch(valid_until_height=height) for height in (1, 2, 900)]
+    writes += map(WriteBatch, batches)
+    async with opened(tmp_path / "db", ledger.chain_id) as database:
+        with reading(tmp_path / "db") as reader:
+            await database.write(writes)
+            assert len(reader.pending_batches()) == 3
+            await database.write([ledger.decide([ledger.batch()])])
+            assert reader.pending_batches() == (batches[1].raw, batches[2].raw)
+            assert reader.batch(batches[0].id) is None
+            await database.write([ledger.decide([batches[2]])])
+            assert reader.pending_batches() == ()
+            assert reader.batch(batches[1].id) is None
+            assert reader.batch(batches[2].id) == batches[2].raw
+
+
+async def test_a_decided_batch_that_arrives_again_stays_decided(tmp_path: Path) -> None:
+    ledger = Ledger()
+    first = ledger.begin()
+    batch = ledger.batch()
+    async with opened(tmp_path / "db", ledger.chain_id) as database:
+        await database.write([first, ledger.decide([batch]), WriteBatch(batch)])
+        with reading(tmp_path / "db") as reader:
+            assert reader.pending_batches() == ()
+            assert reader.batch(batch.id) == batch.raw
+
+
+# ---- any writes ----------------------------------------------------------------------------------
+
+keys = st.binary(min_size=0, max_size=1)
+values = st.binary(min_size=1, max_size=3)
+changes = st.builds(
+    StateChanges,
+    st.dictionaries(keys, values, max_size=4),
+    st.dictionaries(keys, values, max_size=4),
+    st.just(b""),
+)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("batch"), st.integers(0, 5), st.integers(1, 6)),
+        st.tuples(st.just("promise"), st.booleans(), st.integers(0, 2)),
+        st.tuples(st.just("block"), changes, st.integers(0, 2)),
+        st.tuples(st.just("commit"), st.none(), st.none()),
+    ),
+    max_size=30,
+)
+
+
+class Random:
+    """Turns drawn steps into writes that the port allows; nothing in them need make sense."""
+
+    def __init__(self) -> None:
+        self.model = Model()
+        self._made = 0
+
+    def header(self, root: bytes) -> BlockHeader:
+        return BlockHeader(1, CHAIN, len(self.model.blocks), CHAIN, 0, "", 0, root, *[CHAIN] * 4)
+
+    def write(self, kind: str, first: object, second: object) -> Write:
+        self._made += 1
+        id = digest("tests", self._made.to_bytes(8, "big"))
+        match kind, first, second:
+            case "batch", int(number), int(height):
+                # Few numbers, so that one batch comes again.
+                id = digest("tests-batch", bytes([number]))
+                write: Write = WriteBatch(CheckedBatch(id, id, "a", number, height, CHAIN, ()))
+                if id in self.model.batches:
+                    write = WriteBatch(self.model.batches[id])
+            case "promise", bool(with_block), int(above):
+                height = len(self.model.blocks) + above
+                block = Block(self.header(id), id) if with_block else None
+                certificate = None if with_block else Certificate(2, height, 0, id, ())
+                signed = Signed("a", Prepare(height, 0, id), bytes(64))
+                write = WritePromise(height, Persist(signed, certificate, block))
+            case "block", StateChanges() as changed, int(count):
+                write = self._block(id, changed, count)
+            case _:
+                raise AssertionError(kind)
+        self.model.apply([write])
+        return write
+
+    def _block(self, id: bytes, changed: StateChanges, count: int) -> Write:
+        header = self.header(id)
+        if not self.model.blocks:
+            return WriteGenesis(header, changed)
+        certificate = Certificate(int(Phase.COMMIT), header.height, 0, header.hash(), ())
+        listed = [self.model.batches[id] for id in list(self.model.undecided)[:count]]
+        ids = [digest("tests-transaction", id + bytes([n])) for n in range(3)]
+        return WriteBlock(
+            Decision(Block(header, id), certificate),
+            listed,
+            [Receipt(i, n, 0) for n, i in enumerate(ids)],
+            ids,
+            range(count + 1),
+            sorted(digest("tests-chain", bytes([n])) for n in range(count)),
+            changed,
+        )
+
+
+@settings(max_examples=40)
+@given(steps)
+async def test_readers_equal_a_model_in_dictionaries(
+    drawn: list[tuple[str, object, object]],
+) -> None:
+    random = Random()
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        # Memory for fewer keys than there are.
+        patch.setattr(storage.reader, "VALUES_CACHED_MAX", 3)
+        patch.setattr(storage.reader, "NODES_CACHED_MAX", 2)
+        path = Path(directory) / "db"
+        async with opened(path) as database:
+            with reading(path) as plain, reading(path, cached=True) as cached:
+                waiting: list[Write] = []
+                for kind, first, second in [*drawn, ("commit", None, None)]:
+                    if kind != "commit":
+                        waiting.append(random.write(kind, first, second))
+                        continue
+                    await database.write(waiting)
+                    cached.written(waiting)
+                    waiting = []
+                    check_equal(plain, random.model)
+                    check_equal(cached, random.model)
+                    for key in (b"", b"a", b"\x00", b"\x01"):
+                        assert cached.value(key) == random.model.value(key)
+                        assert cached.node(key) == random.model.node(key)
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+
+async def test_a_cached_reader_answers_from_memory_and_never_with_what_was(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    random = Random()
+    async with opened(path) as database:
+        with reading(path, cached=True) as reader:
+            first = random.write("block", StateChanges({b"a": b"1"}, {b"p": b"1"}, b""), 0)
+            await database.write([first])
+            assert (reader.value(b"a"), reader.node(b"p")) == (b"1", b"1")
+            assert (reader.value(b"b"), reader.node(b"q")) == (None, None)
+            # A change behind its back shows that it remembers, absence too.
+            with sqlite3.connect(path) as other:
+                other.execute("UPDATE state_value SET value = x'ff'")
+                other.execute("UPDATE state_node SET node = x'ff'")
+                other.execute("INSERT INTO state_value VALUES (CAST('b' AS BLOB), x'ff')")
+                other.execute("INSERT INTO state_node VALUES (CAST('q' AS BLOB), x'ff')")
+            other.close()
+            assert (reader.value(b"a"), reader.node(b"p")) == (b"1", b"1")
+            assert (reader.value(b"b"), reader.node(b"q")) == (None, None)
+            both = {b"a": b"2", b"b": b"2"}, {b"p": b"2", b"q": b"2"}
+            second = random.write("block", StateChanges(*both, b""), 0)
+            await database.write([second])
+            reader.written([second])
+            assert (reader.value(b"a"), reader.node(b"p")) == (b"2", b"2")
+            assert (reader.value(b"b"), reader.node(b"q")) == (b"2", b"2")
+
+
+async def test_a_reader_without_memory_sees_every_commit_unasked(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    random = Random()
+    async with opened(path) as database:
+        with reading(path) as reader:
+            for number in (b"1", b"2"):
+                changed = StateChanges({b"a": number}, {b"p": number}, b"")
+                await database.write([random.write("block", changed, 0)])
+                assert (reader.value(b"a"), reader.node(b"p")) == (number, number)
+
+
+# ---- snapshots -----------------------------------------------------------------------------------
+
+
+async def test_a_snapshot_holds_still_while_blocks_are_committed(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    ledger = Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await database.write([ledger.begin()])
+        with reading(path) as reader:
+            before = {key: reader.value(key) for key in ledger.model.values}
+            with reader.snapshot() as held:
+                await database.write([ledger.decide([ledger.batch()])])
+                assert held.head_height() == 0
+                assert {key: held.value(key) for key in before} == before
+                assert reader.node(b"") != ledger.model.nodes[b""]
+            check_equal(reader, ledger.model)
+            with reader.snapshot() as held:
+                check_equal(held, ledger.model)
+
+
+async def test_a_snapshot_ends_with_an_error_inside_it(tmp_path: Path) -> None:
+    ledger = Ledger()
+    async with opened(tmp_path / "db", ledger.chain_id) as database:
+        with reading(tmp_path / "db") as reader:
+            with pytest.raises(KeyError), reader.snapshot():
+                raise KeyError
+            await database.write([ledger.begin()])
+            assert reader.head_height() == 0
+
+
+async def test_snapshots_are_neither_nested_nor_cached(tmp_path: Path) -> None:
+    async with opened(tmp_path / "db"):
+        with (
+            reading(tmp_path / "db") as plain,
+            plain.snapshot(),
+            pytest.raises(RuntimeError, match="in a snapshot"),
+            plain.snapshot(),
+        ):
+            pass
+        with (
+            reading(tmp_path / "db", cached=True) as cached,
+            pytest.raises(RuntimeError, match="a cached reader"),
+            cached.snapshot(),
+        ):
+            pass
+
+
+# ---- errors --------------------------------------------------------------------------------------
+
+
+async def test_a_reader_cannot_write(tmp_path: Path) -> None:
+    async with opened(tmp_path / "db"):
+        with reading(tmp_path / "db") as reader:
+            for sql in ("DELETE FROM meta", "PRAGMA query_only = OFF; DELETE FROM meta"):
+                with pytest.raises((StorageError, sqlite3.Warning)):
+                    reader.rows(sql)
+            reader.rows("PRAGMA query_only = OFF")
+            with pytest.raises(StorageError, match="cannot be written"):
+                reader.rows("DELETE FROM meta")
+
+
+def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot be opened"):
+        SqliteReader(tmp_path / "db")
+    assert not (tmp_path / "db").exists()
+
+
+@pytest.mark.parametrize(
+    "column", ["block.header", "block.certificate", "block.receipts", "promise.signed"]
+)
+async def test_what_cannot_be_decoded_is_damage(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "db"
+    ledger = Ledger(make_genesis())
+    table, name = column.split(".")
+    async with opened(path, ledger.chain_id) as database:
+        writes: list[Write] = [ledger.begin()]
+        batch = ledger.batch()
+        writes.append(ledger.decide([batch]))
+        writes += ledger.round([ledger.batch()])
+        await database.write(writes)
+        with sqlite3.connect(path) as other:
+            other.execute(f"UPDATE {table} SET {name} = x'c1'")
+        other.close()
+        with reading(path) as reader, pytest.raises(StorageError, match=r"damaged: the .* cannot"):
+            (reader.header(1), reader.decision(1), reader.receipts(1), reader.promises(2))
+
+
+async def test_a_promise_whose_block_is_lost_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    ledger = Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await database.write([ledger.begin(), *ledger.round([ledger.batch()])])
+        with sqlite3.connect(path) as other:
+            other.execute("DELETE FROM proposal")
+        other.close()
+        with reading(path) as reader, pytest.raises(StorageError, match="is lost"):
+            reader.promises(1)
