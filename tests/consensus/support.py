@@ -1,0 +1,102 @@
+"""What the tests of consensus share: committees with keys, blocks, signed messages, certificates."""
+
+from collections.abc import Iterable, Mapping
+
+from consensus.certificates import assemble
+from consensus.committee import POOL, Committee, Voter
+from consensus.messages import (
+    Certificate,
+    Commit,
+    Justification,
+    Message,
+    Phase,
+    Prepare,
+    PrePrepare,
+    Signed,
+    ViewChange,
+    sign,
+)
+from consensus.view_change import justify
+from primitives.block import HEADER_VERSION, Block, BlockHeader
+from primitives.hashing import ZERO_DIGEST, digest
+from primitives.keys import PrivateKey
+
+CHAIN = digest("tests", b"the chain of these tests")
+
+
+def key_of(name: str) -> PrivateKey:
+    """The key of an institution in these tests; the same name has the same key."""
+    return PrivateKey(digest("tests", name.encode()))
+
+
+def make_committee(recorders: int, auditors: int = 0, *, pooled: bool = False) -> Committee:
+    """Recorders r0, r1... and auditors a0, a1..."""
+    names = [f"a{i}" for i in range(auditors)] + [f"r{i}" for i in range(recorders)]
+    voters = tuple(
+        Voter(
+            name,
+            key_of(name).public,
+            POOL if pooled else {"a": "auditor", "r": "recorder"}[name[0]],
+            name[0] == "r",
+        )
+        for name in sorted(names)
+    )
+    return Committee(voters, tuple(voter.id for voter in voters if voter.proposes))
+
+
+def make_block(
+    head: BlockHeader, proposer: str, view: int = 0, payload: bytes = b"", chain_id: bytes = CHAIN
+) -> Block:
+    """A block on `head`; its header binds the payload as the ledger's would."""
+    header = BlockHeader(
+        HEADER_VERSION,
+        chain_id,
+        head.height + 1,
+        head.hash(),
+        view,
+        proposer,
+        head.time_ms + 1,
+        digest("tests", payload),
+        ZERO_DIGEST,
+        ZERO_DIGEST,
+        ZERO_DIGEST,
+        head.next_committee_hash,
+    )
+    return Block(header, payload)
+
+
+def genesis(committee: Committee) -> BlockHeader:
+    """The head of a chain without blocks."""
+    nothing = (ZERO_DIGEST, ZERO_DIGEST, ZERO_DIGEST, ZERO_DIGEST)
+    return BlockHeader(
+        HEADER_VERSION, CHAIN, 0, ZERO_DIGEST, 0, "", 0, *nothing, committee.hash
+    )
+
+
+def by(name: str, message: Message) -> Signed:
+    """The message as signed by `name`."""
+    return sign(CHAIN, name, key_of(name), message)
+
+
+def certify(phase: Phase, signers: Iterable[str], block: Block, view: int = 0) -> Certificate:
+    """The certificate of these voters' PREPAREs or COMMITs for the block in that view."""
+    kind = Prepare if phase is Phase.PREPARE else Commit
+    height = block.header.height
+    signatures = {name: by(name, kind(height, view, block.hash)).signature for name in signers}
+    return assemble(phase, height, view, block.hash, signatures)
+
+
+def view_changes(
+    committee: Committee, height: int, view: int, prepared: Mapping[str, Certificate | None]
+) -> Justification:
+    """The justification that these voters' VIEW-CHANGEs make."""
+    asked = [(name, ViewChange(height, view, prepared[name])) for name in sorted(prepared)]
+    justification = justify([(by(name, message), message) for name, message in asked], committee)
+    if justification is None:
+        raise ValueError("these voters are no quorum")
+    return justification
+
+
+def proposal(block: Block, view: int = 0, justification: Justification | None = None) -> PrePrepare:
+    """A PRE-PREPARE for the block at its own height."""
+    return PrePrepare(block.header.height, view, block, justification)
