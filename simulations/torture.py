@@ -2,9 +2,10 @@
 
     .venv/bin/python -m simulations.torture [--kills 20] [--rate 50] [--seed N]
 
-Nothing may be lost or doubled. Checked twice (after the single kills, and after all nodes died at once): every node has
-the same head within `--heal-seconds`, and on every node each transaction that a client has seen a
-receipt of ran exactly once, at the height the receipt said. Exit code 0 if so, 1 if not.
+Nothing may be lost or doubled. Checked twice (after the single kills, and after all nodes died at
+once): every node has the same head within `--heal-seconds`, and on every node each transaction that
+a client has seen a receipt of ran exactly once, at the height the receipt said. Exit code 0 if so,
+1 if not.
 """
 
 import argparse
