@@ -78,7 +78,7 @@ class MedpactGroup(click.Group):
         try:
             result = super().main(
                 arguments,
-                prog_name or "medpact",
+                "medpact",
                 complete_var,
                 standalone_mode=False,
                 windows_expand_args=windows_expand_args,

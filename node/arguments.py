@@ -118,7 +118,7 @@ class ExpiryType(click.ParamType[int]):
         if isinstance(value, int):
             return value
         try:
-            moment = _moment(value, datetime.now(UTC))
+            moment = _moment(value, datetime.now(UTC)).astimezone(UTC)
         except (ValueError, OverflowError):
             self.fail(
                 f"{value[:_SHOWN_CHARS_MAX]!a} is no point in time: write a date (2027-12-31), a "

@@ -167,8 +167,9 @@ def note(message: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Say on standard error what the user should know but need not act on at once."""
-    click.echo(
+    """Say on standard error what the user should know; nothing with --json."""
+    if not wants_json():
+        click.echo(
         click.style("Warning: ", fg="yellow", bold=True) + message, err=True, color=_colour()
     )
 

@@ -15,7 +15,6 @@ from node.home import printable, reason
 
 CHUNK_BYTES = 1024 * 1024
 PRIVATE_MODE = 0o600
-SHARED_MODE = 0o644
 
 
 def size_of(path: Path) -> int:

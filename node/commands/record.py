@@ -95,7 +95,7 @@ def register(
     with progress("Fingerprinting", sum(sizes)) as steps:
         for file in files:
             target = _sidecar_target(where.config.home, sidecar, len(files))
-            prepared.append(_prepare(file, me.id, labels, subject, target, steps))
+            prepared.append(prepare(file, me.id, labels, subject, target, steps))
 
     def keep() -> None:
         for one in prepared:
@@ -125,7 +125,7 @@ def _sidecar_target(home: Home, given: Path | None, count: int) -> Path:
     return given
 
 
-def _prepare(
+def prepare(
     file: Path,
     custodian: str,
     labels: Labels,
@@ -133,6 +133,7 @@ def _prepare(
     target: Path,
     steps: Steps,
 ) -> Prepared:
+    """Fingerprint a file; its sidecar is to go into, or if that is no directory to, `target`."""
     with open_data(file) as f:
         fingerprinter = Fingerprinter(os.fstat(f.fileno()).st_size)
         try:

@@ -59,6 +59,7 @@ def create_command(
     document = {
         "chain_id": made.chain_id.hex(),
         "genesis": printable(directory / "genesis.toml"),
+        "warnings": list(made.warnings),
         "nodes": [{"id": name, "home": path} for name, path in rows],
     }
     emit_table(document, ("node", "home"), rows)

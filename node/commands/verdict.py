@@ -79,12 +79,21 @@ def _subject(verdict: Verdict, when: str) -> str:
     identity = "" if verdict.record_id is None else verdict.record_id.hex()
     if verdict.record is None:
         return f"No record {identity} was registered up to {when}."
-    shares, grants = len(verdict.shares), len(verdict.grants)
-    return (
-        f"The record {identity} of {verdict.record.custodian} has exactly these "
-        f"{len(verdict.operations)} entries up to {when}: {shares} shares, {grants} grants that "
-        f"name it, {len(verdict.revocations)} revocations of such grants."
+    counts = (
+        _count(len(verdict.shares), "share"),
+        _count(len(verdict.grants), "grant") + " naming it",
+        _count(len(verdict.revocations), "revocation"),
     )
+    entries = len(verdict.operations)
+    these = "exactly this one entry" if entries == 1 else f"exactly these {entries} entries"
+    return (
+        f"The record {identity} of {verdict.record.custodian} has {these} up to {when}: "
+        f"{', '.join(counts)}."
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def does_not_prove(verdict: Verdict) -> list[str]:

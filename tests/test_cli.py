@@ -1,0 +1,319 @@
+"""The `medpact` command: what it prints, where, and the exit code it ends with."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cli import main
+from node.commands.outcome import finish
+from node.console import CommandError, ExitCode
+from node.submission import Sent, Signed
+
+ROOT = Path(__file__).resolve().parents[1]
+ID = "ab" * 32
+COMMANDS = (
+    "testnet start status verify keys person record grant revoke share tx block proof"
+).split()
+
+
+def run(*arguments: str | Path, home: Path | None = None) -> Result:
+    environment = {"MEDPACT_HOME": None if home is None else str(home), "NO_COLOR": "1"}
+    return CliRunner().invoke(main, [str(a) for a in arguments], env=environment)
+
+
+def error_of(result: Result, code: ExitCode) -> str:
+    """The one sentence with which a command failed."""
+    assert result.exit_code == code, result.stderr
+    assert result.stdout == ""
+    first, *rest = result.stderr.strip().split("\n")
+    assert not [line for line in rest if not line.startswith("See: medpact ")]
+    assert first.startswith("Error: ")
+    return first.removeprefix("Error: ")
+
+
+def document_of(result: Result) -> Any:
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    return json.loads(result.stdout)
+
+
+def new_network(directory: Path, *options: str) -> Any:
+    return document_of(run("testnet", "create", directory, *options, "--json"))
+
+
+# ---- help and usage -------------------------------------------------------------------------------
+
+
+def test_help_lists_every_command() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    listed = result.stdout.partition("Commands:")[2]
+    assert [line.split()[0] for line in listed.splitlines() if line[2:3].strip()] == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: medpact {command} ")
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    result = run()
+    assert result.exit_code == ExitCode.USAGE
+    assert "Commands:" in result.stderr
+
+
+def test_every_command_of_a_node_takes_home_and_json() -> None:
+    for command in ("start", "status", "verify", "grant", "revoke", "share"):
+        assert "--home" in run(command, "--help").stdout
+        assert "--json" in run(command, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["fly"], "No such command 'fly'."),
+        (["status", "--fly"], "No such option '--fly'."),
+        (["status"], "Say which node: give its directory with --home or MEDPACT_HOME."),
+        (["record", "show", "xyz"], "'xyz' is no record id: it must be 64 hexadecimal digits."),
+        (["grant", "--to", "A B", "--purpose", "TREAT"], "'A B' is neither an institution id"),
+        (["grant", "--to", "a", "--purpose", "FUN"], "'FUN' is not one of 'TREAT', 'ETREAT',"),
+        (["grant", "--to", "a", "--purpose", "TREAT", "--expires", "x"], "is no point in time"),
+        (["person", "enrol", "--kind", "patient"], "either --key FILE or --public HEX."),
+        (["person", "enrol", "--kind", "robot"], "'robot' is not one of 'patient',"),
+        (["person", "enrol", "--kind", "patient", "--public", "00" * 32], "is no public key"),
+        (["record", "register", "--category", "x"], "Missing argument 'FILE...'."),
+        (["record", "register", "f", "--category", "Ä"], "is no label: use 1 to 64 of A-Z"),
+        (["block", "show", "-1"], "No such option '-1'."),
+        (["block", "show", "1e9"], "is neither a height, nor a block hash of 64 hexadecimal"),
+        (["block", "show", "9" * 100], "is neither a height, nor a block hash"),
+        (["testnet", "create", "d", "--recorders", "0"], "0 is not in the range 1<=x<=100."),
+        (["testnet", "create", "d", "--base-port", "70000"], "is not in the range 1<=x<=65535."),
+        (["keys", "generate"], "Missing option '-o' / '--output'."),
+        (["keys", "token", "Big Name", "--role", "read"], "NAME must be 1 to 32 of a-z, 0-9"),
+    ],
+)
+def test_wrong_usage_is_named(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+    new_network(tmp_path / "n", "--auditors", "0", "--observers", "0")
+    needs_home = arguments[0] not in ("status", "testnet", "keys", "fly")
+    home = tmp_path / "n" / "recorder-1" if needs_home else None
+    assert sentence in error_of(run(*arguments, home=home), ExitCode.USAGE)
+
+
+def test_errors_are_json_when_asked_for() -> None:
+    for arguments in (["--json", "fly"], ["fly", "--json"], ["status", "--json"]):
+        result = run(*arguments)
+        assert result.stdout == ""
+        error = json.loads(result.stderr)["error"]
+        assert (error["exit_code"], error["code"]) == (2, "usage")
+        assert result.exit_code == 2
+
+
+def test_the_environment_names_the_home(tmp_path: Path) -> None:
+    by_option = error_of(run("status", "--home", tmp_path), ExitCode.START)
+    by_environment = error_of(run("status", home=tmp_path), ExitCode.START)
+    assert by_option == by_environment
+    assert "config.toml does not exist" in by_option
+
+
+# ---- starting -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    new_network(tmp_path / "n", "--auditors", "0", "--observers", "0")
+    return tmp_path / "n" / "recorder-1"
+
+
+def _start(home: Path) -> str:
+    return error_of(run("start", home=home), ExitCode.START)
+
+
+def test_start_names_a_bad_setting(home: Path) -> None:
+    with (home / "config.toml").open("a") as f:
+        f.write('levle = "info"\n')
+    assert "unknown key 'log.levle'; did you mean 'log.level'?" in _start(home)
+
+
+def test_start_names_a_missing_and_a_readable_key(home: Path) -> None:
+    (home / "node.key").chmod(0o644)
+    assert f"run: chmod 600 {home}/node.key" in _start(home)
+    (home / "node.key").unlink()
+    assert f"The key file {home}/node.key does not exist" in _start(home)
+
+
+def test_start_names_a_missing_and_a_broken_genesis(home: Path) -> None:
+    genesis = home / "genesis.toml"
+    text = genesis.read_text()
+    genesis.write_text(text.replace("[ledger]", "[leger]"))
+    assert f"The genesis file {genesis} cannot be used. the file" in _start(home)
+    genesis.unlink()
+    assert "cannot be read: no such file or directory; copy the consortium's" in _start(home)
+
+
+def test_start_wants_the_key_that_genesis_lists(home: Path) -> None:
+    other = home.parent / "recorder-2"
+    (home / "node.key").write_bytes((other / "node.key").read_bytes())
+    message = _start(home)
+    assert f"The key file {home}/node.key is that of recorder-2: its public key is " in message
+    assert "put the right key file there or correct 'institution'" in message
+    config = (home / "config.toml").read_text()
+    (home / "config.toml").write_text(config.replace("recorder-1", "recorder-9"))
+    assert "'institution' says recorder-9, which the genesis file" in _start(home)
+    assert "does not list; it lists recorder-1, recorder-2," in _start(home)
+
+
+def test_no_node_no_answer(home: Path) -> None:
+    for arguments in (["status"], ["tx", "show", ID], ["block", "show", "0"]):
+        message = error_of(run(*arguments, home=home), ExitCode.UNREACHABLE)
+        assert message.endswith(f"start it with `medpact start --home {home}`.")
+
+
+def test_a_file_is_not_registered_without_a_node(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"data")
+    result = run("record", "register", tmp_path / "f", "--category", "x", home=home)
+    error_of(result, ExitCode.UNREACHABLE)
+    assert list((home / "sidecars").iterdir()) == []
+
+
+def test_files_are_looked_at_before_anything_else(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "good").touch()
+    result = run("record", "register", tmp_path / "good", tmp_path, "--category", "x", home=home)
+    assert error_of(result, ExitCode.FILE).startswith(f"{tmp_path} is a directory; name the files")
+
+
+def test_several_sidecars_need_a_directory(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    files = [tmp_path / "f", tmp_path / "f"]
+    side = ["--sidecar", tmp_path / "nowhere"]
+    result = run("record", "register", *files, "--category", "x", *side, home=home)
+    assert "must name a directory that exists when 2 files" in error_of(result, ExitCode.USAGE)
+
+
+def test_verify_needs_a_database(home: Path) -> None:
+    message = error_of(run("verify", home=home), ExitCode.START)
+    assert message.endswith("the node of this home has not been started yet.")
+
+
+# ---- keys and tokens ------------------------------------------------------------------------------
+
+
+def test_keys_are_made_once_and_shown(tmp_path: Path) -> None:
+    path = tmp_path / "my key"
+    made = document_of(run("keys", "generate", "-o", path, "--json"))
+    assert made == document_of(run("keys", "show", path, "--json"))
+    assert made["file"] == str(path)
+    assert made["public_key"] in run("keys", "show", path).stdout
+    again = run("keys", "generate", "-o", path)
+    assert "exists already and is left as it is" in error_of(again, ExitCode.START)
+
+
+def test_a_secret_is_never_printed(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    output = [run("keys", "generate", "-o", path).output, run("keys", "show", path).output]
+    assert path.read_text().strip() not in "".join(output)
+
+
+def test_a_token_comes_with_the_lines_for_the_settings(home: Path) -> None:
+    result = run("keys", "token", "explorer", "--role", "read", "--role", "audit")
+    assert result.exit_code == 0
+    with (home / "config.toml").open("a") as f:
+        f.write(result.stdout)
+    from node.config import load_config
+
+    (token,) = load_config(home).rpc_tokens
+    assert (token.name, token.roles) == ("explorer", ("read", "audit"))
+
+
+# ---- what became of a submission ------------------------------------------------------------------
+
+
+def _sent(outcome: dict[str, Any] | None, operations: int = 1) -> Sent:
+    # The operations themselves do not matter here, only how many there are.
+    return Sent(Signed(bytes(32), b"", (None,) * operations), outcome)  # type: ignore[arg-type]
+
+
+def test_a_refusal_is_explained_with_advice() -> None:
+    outcome = {"code": 20, "name": "UNKNOWN_GRANT", "meaning": "there is no such grant"}
+    with pytest.raises(CommandError) as caught:
+        finish([_sent(outcome)], {}, [], wait=True)
+    assert caught.value.code is ExitCode.REFUSED
+    assert caught.value.message == (
+        "The ledger refused it: there is no such grant [UNKNOWN_GRANT]. "
+        "Check the grant id that `medpact grant` printed."
+    )
+
+
+def test_of_several_operations_the_failed_one_is_named() -> None:
+    outcome = {"code": 15, "name": "X", "meaning": "it is registered", "failed_operation": 2}
+    with pytest.raises(CommandError, match=r"registered \(operation 3 of 5; none was carried out"):
+        finish([_sent(outcome, 5)], {}, [], wait=True)
+
+
+def test_an_unknown_outcome_is_pending_and_says_how_to_ask() -> None:
+    with pytest.raises(
+        CommandError, match=f"ask again with: medpact tx show {'00' * 32}"
+    ) as caught:
+        finish([_sent(None)], {}, [], wait=True)
+    assert caught.value.code is ExitCode.PENDING
+
+
+# ---- the process ----------------------------------------------------------------------------------
+
+
+def _python(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=60,
+    )
+
+
+def test_verifying_a_proof_loads_no_network_code() -> None:
+    code = (
+        "import sys, cli\n"
+        "cli.main.get_command(None, 'proof')\n"
+        "print([m for m in ('aiohttp', 'libp2p', 'trio', 'uvloop', 'sqlite3')"
+        " if m in sys.modules])"
+    )
+    done = _python("-c", code)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_help_loads_no_command() -> None:
+    done = _python(
+        "-c",
+        "import sys, cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "print([m for m in sys.modules if m.startswith(('node.commands.', 'ledger'))])",
+    )
+    assert done.stdout.strip().endswith("[]"), done.stderr
+
+
+def test_a_fault_of_the_program_is_shown_in_full(tmp_path: Path) -> None:
+    code = (
+        "import cli, node.keyfile\n"
+        "def broken(*_): raise ZeroDivisionError('planted')\n"
+        "node.keyfile.read_key = broken\n"
+        "cli.main(['keys', 'show', 'f'])"
+    )
+    done = _python("-c", code)
+    assert done.returncode == ExitCode.BUG
+    assert "ZeroDivisionError: planted" in done.stderr
+    assert "please report the lines above" in done.stderr
+
+
+def test_a_closed_pipe_is_no_fault() -> None:
+    command = f"{sys.executable} {ROOT / 'cli.py'} --help | head -c 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=True, timeout=60)
+    assert done.stderr == b""
