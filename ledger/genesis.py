@@ -223,12 +223,9 @@ def _read_classes(table: dict[str, Any]) -> Mapping[str, ConsensusClass]:
     classes = dict(DEFAULT_CLASSES)
     _check_keys("[classes]", table, (), INSTITUTION_TYPES)
     for kind, value in table.items():
-        try:
-            classes[kind] = ConsensusClass(_text("[classes]", value, kind))
-        except ValueError as error:
-            raise GenesisError(
-                f"[classes] {kind} must be one of {', '.join(ConsensusClass)}."
-            ) from error
+        if value not in tuple(ConsensusClass):
+            raise GenesisError(f"[classes] {kind} must be one of {', '.join(ConsensusClass)}.")
+        classes[kind] = ConsensusClass(value)
     return MappingProxyType(classes)
 
 

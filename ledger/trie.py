@@ -23,6 +23,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from ledger.state import StateError
 from ledger.store import StateChanges, StateReader
 from primitives.codec import Canonical
 from primitives.hashing import DIGEST_BYTES, digest
@@ -78,13 +79,9 @@ def update(reader: StateReader, values: Mapping[bytes, bytes]) -> StateChanges:
 def prove_value(reader: StateReader, key: bytes) -> MapProof:
     """Return the proof of what the map of `reader` holds under `key`, or that it holds nothing."""
     nibbles = _nibbles(digest("state-key", key))
-    branches = [reader.node(b"") or _EMPTY_BRANCH]
+    branches = [_stored_branch(reader, b"")]
     while (slot := _slot(branches[-1], nibbles[len(branches) - 1])) and len(slot) == DIGEST_BYTES:
-        path = nibbles[: len(branches)]
-        branch = reader.node(path)
-        if branch is None:
-            raise ValueError(f"The state map has lost its branch at {path.hex()}.")
-        branches.append(branch)
+        branches.append(_stored_branch(reader, nibbles[: len(branches)]))
     return MapProof(tuple(branches))
 
 
@@ -119,6 +116,15 @@ def _nibbles(key_hash: bytes) -> bytes:
     return key_hash.hex().encode().translate(_NIBBLES)
 
 
+def _stored_branch(reader: StateReader, path: bytes) -> bytes:
+    branch = reader.node(path)
+    if branch is not None:
+        return branch
+    if path:
+        raise StateError(f"The state map has lost its branch at {path.hex()}.")
+    return _EMPTY_BRANCH
+
+
 def _slot(branch: bytes, nibble: int) -> bytes:
     """Return what slot `nibble` of `branch` holds: nothing, 64 bytes of a leaf, or a hash."""
     used = int.from_bytes(branch[:2], "big")
@@ -138,7 +144,7 @@ def _write(
     reader: StateReader, nodes: dict[bytes, bytes], path: bytes, leaves: list[_Leaf], new: bool
 ) -> bytes:
     """Put sorted `leaves` into the branch at `path` (`new`: not stored yet); return its hash."""
-    branch = _EMPTY_BRANCH if new else reader.node(path) or _EMPTY_BRANCH
+    branch = _EMPTY_BRANCH if new else _stored_branch(reader, path)
     used = branch[0] << 8 | branch[1]
     leaf = branch[2] << 8 | branch[3]
     slots = branch[4:]

@@ -1,0 +1,141 @@
+"""Keys, ids and overlays."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger.operations import InstitutionParty, PersonParty
+from ledger.state import (
+    MEMBERS_KEY,
+    ChainHead,
+    EmptyState,
+    Member,
+    Members,
+    Overlay,
+    Person,
+    StateError,
+    chain_head,
+    chain_key,
+    chain_of,
+    grant_id,
+    grant_key,
+    grant_state,
+    institution_chain,
+    known_chain,
+    members,
+    party_of,
+    person_id,
+    read_value,
+    record_id,
+)
+from primitives.codec import encode
+from tests.ledger.world import MemoryStore, institution, key_of
+
+HEAD = ChainHead(0, bytes(32), Member("hospital-0"))
+
+
+def test_no_two_kinds_of_id_or_key_meet() -> None:
+    data = b"a" * 32
+    text = data.decode()
+    ids = [
+        person_id(data),
+        institution_chain(text),
+        grant_id(data, 0),
+        grant_id(data, 1),
+        record_id("a", data),
+        record_id("b", data),
+    ]
+    keys = [chain_key(data), grant_key(data), MEMBERS_KEY]
+    assert len(set(ids)) == len(ids)
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_custodian_is_part_of_a_record_id() -> None:
+    assert record_id("hospital-0", bytes(32)) != record_id("hospital-1", bytes(32))
+
+
+def test_chain_of_a_party() -> None:
+    assert chain_of(InstitutionParty("hospital-0")) == institution_chain("hospital-0")
+    assert chain_of(PersonParty(bytes(32))) == bytes(32)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), max_size=20))
+def test_an_overlay_reads_its_own_writes_and_leaves_the_base_alone(
+    writes: list[tuple[int, int]],
+) -> None:
+    base = MemoryStore()
+    below = ChainHead(99, bytes(32), Member("hospital-0"))
+    base.values[b"0"] = encode(below)
+    overlay = Overlay(base)
+    model = {b"0": below}
+    for number, value in writes:
+        key = b"%d" % number
+        model[key] = ChainHead(value, bytes(32), Member("hospital-0"))
+        overlay.write(key, model[key])
+        assert overlay.read(key, ChainHead) == model[key]
+    for key in (b"0", b"1", b"2", b"3"):
+        expected = model.get(key)
+        assert overlay.read(key, ChainHead) == expected
+        assert overlay.value(key) == (None if expected is None else encode(expected))
+    assert base.values == {b"0": encode(below)}
+    assert overlay.written() == {b"%d" % n: encode(model[b"%d" % n]) for n, _ in writes}
+
+
+def test_an_attempt_is_taken_or_dropped_as_a_whole() -> None:
+    block = Overlay(EmptyState())
+    assert block.read(b"kept", ChainHead) is None
+    dropped = Overlay(block)
+    dropped.write(b"dropped", HEAD)
+    assert dropped.read(b"dropped", ChainHead) == HEAD
+    assert block.read(b"dropped", ChainHead) is None
+    taken = Overlay(block)
+    taken.write(b"kept", HEAD)
+    assert block.value(b"kept") is None
+    block.take(taken)
+    assert block.read(b"kept", ChainHead) == HEAD
+    assert list(block.written()) == [b"kept"]
+    assert block.node(b"") is None
+
+
+def test_each_value_is_read_from_below_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[bytes] = []
+
+    class Counting(EmptyState):
+        def value(self, key: bytes) -> bytes | None:
+            reads.append(key)
+            return encode(HEAD) if key == b"there" else None
+
+    block = Overlay(Counting())
+    for _ in range(3):
+        for key in (b"there", b"absent"):
+            Overlay(block).read(key, ChainHead)
+            block.read(key, ChainHead)
+    assert reads == [b"there", b"absent"]
+
+
+def test_values_are_read_from_any_reader() -> None:
+    store = MemoryStore()
+    store.values[chain_key(b"c")] = encode(HEAD)
+    assert chain_head(store, b"c") == known_chain(store, b"c") == HEAD
+    assert chain_head(store, b"d") is None
+    assert grant_state(store, b"g") is None
+    assert read_value(Overlay(store), chain_key(b"c"), ChainHead) == HEAD
+
+
+def test_what_must_be_there_and_is_not_stops_loudly() -> None:
+    with pytest.raises(StateError, match="lost the chain"):
+        known_chain(EmptyState(), b"c")
+    with pytest.raises(StateError, match="no members"):
+        members(EmptyState())
+
+
+def test_who_speaks_with_a_key() -> None:
+    hospital, patient = key_of("hospital-0").public, key_of("patient").public
+    overlay = Overlay(EmptyState())
+    overlay.write(MEMBERS_KEY, Members((institution("hospital-0", 0),)))
+    entity = Person(patient, "patient", "hospital-0")
+    overlay.write(chain_key(person_id(patient)), ChainHead(0, bytes(32), entity))
+    ids = {member.key: member.id for member in members(overlay)}
+    assert party_of(overlay, ids, hospital) == InstitutionParty("hospital-0")
+    assert party_of(overlay, ids, patient) == PersonParty(person_id(patient))
+    assert party_of(overlay, ids, key_of("stranger").public) is None
