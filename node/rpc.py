@@ -22,8 +22,8 @@ from aiohttp import web
 from node.jsonrpc import ErrorCode, RpcError, answer, error_answer
 from node.limits import RpcLimits
 from node.methods.backend import Backend
-from node.methods.dispatch import Dispatcher, Log
-from node.methods.service import Service
+from node.methods.dispatch import Dispatcher
+from node.methods.service import Log, Service
 from node.rpc_access import (
     SOCKET_CALLER,
     Caller,
@@ -73,9 +73,10 @@ class RpcServer:
     def __init__(self, backend: Backend, settings: RpcSettings, log: Log | None = None) -> None:
         self._settings = settings
         self._limits = settings.limits
-        self._log: Log = structlog.get_logger("rpc") if log is None else log
-        self._service = Service(backend, settings.limits)
-        self._dispatcher = Dispatcher(self._service, self._log)
+        self._service = Service(
+            backend, settings.limits, structlog.get_logger("rpc") if log is None else log
+        )
+        self._dispatcher = Dispatcher(self._service)
         self._sessions: dict[WebSocketSession, None] = {}
         self._unix: UnixListener | None = None
         self._token_file: TokenFile | None = None
@@ -141,7 +142,7 @@ class RpcServer:
             lingering_time=LINGER_S,
             auto_decompress=False,
             access_log=None,
-            logger=_http_log(self._log),
+            logger=_http_log(self._service.log),
         )
         self._servers.append(server)
         return server
@@ -197,7 +198,7 @@ class RpcServer:
                 ErrorCode.BUSY,
                 "Too many WebSockets are open; close one, or subscribe to more over one.",
             )
-        session = WebSocketSession(request, caller, self._service, self._dispatcher, self._log)
+        session = WebSocketSession(request, caller, self._service, self._dispatcher)
         self._sessions[session] = None
         try:
             return await session.run()
@@ -283,7 +284,7 @@ class _HttpLogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Log an error of aiohttp's own."""
         kind = record.exc_info[0] if record.exc_info else None
-        self._log.error("rpc http error", error="unknown" if kind is None else kind.__name__)
+        self._log.error("rpc_http_failed", error="unknown" if kind is None else kind.__name__)
 
 
 def _http_log(log: Log) -> logging.Logger:

@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from node.jsonrpc import ErrorCode, RpcError, answer, error_answer
-from node.methods.dispatch import Dispatcher, Log
+from node.methods.dispatch import Dispatcher
 from node.methods.events import (
     Cursor,
     Event,
@@ -54,14 +54,12 @@ class WebSocketSession:
         caller: Caller,
         service: Service,
         dispatcher: Dispatcher,
-        log: Log,
     ) -> None:
         limits = service.limits
         self._request = request
         self._caller = caller
         self._service = service
         self._dispatcher = dispatcher
-        self._log = log
         self._timeout = limits.answer_timeout_ms / 1000
         self._subscriptions: dict[int, _Subscription] = {}
         self._fresh: list[_Subscription] = []
@@ -155,7 +153,7 @@ class WebSocketSession:
         except ConnectionError:
             return
         except Exception as error:  # noqa: BLE001 - told in the log and to the client
-            self._log.error("rpc subscription failed", error=type(error).__name__)
+            self._service.log.error("rpc_subscription_failed", error=type(error).__name__)
             self._close(WSCloseCode.INTERNAL_ERROR, subscription.cursor)
 
     async def _send_blocks(self, subscription: _Subscription) -> bool:

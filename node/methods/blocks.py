@@ -5,13 +5,13 @@ reader's thread.
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
-from ledger.execution import payload_batches
+from ledger.execution import stored_block
 from ledger.operations import Party
 from ledger.receipts import Receipt, ReceiptCode
 from ledger.rules import chains_of
-from ledger.state import members, party_of
+from ledger.state import StateError, members, party_of
 from ledger.store import LedgerReader
-from ledger.transactions import CheckedTransaction, read_batch, read_transaction
+from ledger.transactions import CheckedTransaction, read_transaction
 from node.methods.views import (
     HistoryEntry,
     TransactionView,
@@ -20,11 +20,6 @@ from node.methods.views import (
     operation_view,
     party_view,
 )
-from primitives.block import BlockHeader
-
-
-class DamagedStoreError(Exception):
-    """The store lacks what an applied block names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +30,8 @@ class Outcome:
     height: int
     index: int
     code: int
+    operation: int
+    """The index of the operation that failed, if one did."""
 
 
 def outcomes(reader: LedgerReader, ids: Sequence[bytes]) -> list[Outcome]:
@@ -48,7 +45,8 @@ def outcomes(reader: LedgerReader, ids: Sequence[bytes]) -> list[Outcome]:
         height, index = position
         if height not in receipts:
             receipts[height] = receipts_of(reader, height)
-        found.append(Outcome(identity, height, index, receipts[height][index].code))
+        receipt = receipts[height][index]
+        found.append(Outcome(identity, height, index, receipt.code, receipt.operation))
     return found
 
 
@@ -67,37 +65,36 @@ def outcomes_in(reader: LedgerReader, height: int, wanted: Container[bytes]) -> 
     for index, receipt in listed:
         if receipt.code == ReceiptCode.EXPIRED and receipt.transaction not in found:
             identity = receipt.transaction
-            found[identity] = Outcome(identity, height, index, receipt.code)
+            found[identity] = Outcome(identity, height, index, receipt.code, 0)
     return list(found.values())
 
 
 class BlockContent:
-    """One applied block with its transactions."""
+    """One applied block with its transactions. Genesis has none."""
 
     def __init__(self, reader: LedgerReader, height: int) -> None:
-        """Raises DamagedStoreError if the block is not there."""
+        """Raises StateError if the store has lost part of the block."""
         header = reader.header(height)
         if header is None:
-            raise DamagedStoreError(f"block {height} has no header")
-        self.header: BlockHeader = header
-        self.receipts = receipts_of(reader, height)
+            raise StateError(f"The store has lost block {height}.")
+        self.header = header
+        self.receipts: tuple[Receipt, ...] = ()
+        self._raws: list[bytes] = []
+        if height > 0:
+            block = stored_block(reader, height)
+            self.receipts = block.receipts
+            self._raws = [raw for batch in block.batches for raw in batch.transactions]
         self._reader = reader
         self._member_ids = {member.key: member.id for member in members(reader)}
 
     def transaction(self, index: int) -> CheckedTransaction:
         """Transaction number `index`."""
-        remaining = index
-        for raws in self._batches():
-            if remaining < len(raws):
-                return read_transaction(raws[remaining], self.header.chain_id)
-            remaining -= len(raws)
-        raise DamagedStoreError(f"block {self.header.height} has no transaction {index}")
+        return read_transaction(self._raws[index], self.header.chain_id)
 
     def transactions(self) -> Iterator[CheckedTransaction]:
         """All transactions, in order."""
-        for raws in self._batches():
-            for raw in raws:
-                yield read_transaction(raw, self.header.chain_id)
+        for raw in self._raws:
+            yield read_transaction(raw, self.header.chain_id)
 
     def view(self, index: int, transaction: CheckedTransaction) -> TransactionView:
         """Transaction number `index` as an app sees it."""
@@ -159,19 +156,8 @@ class BlockContent:
         """Who signed a transaction that succeeded."""
         author = party_of(self._reader, self._member_ids, transaction.body.author)
         if author is None:
-            raise DamagedStoreError(f"block {self.header.height} has a receipt without its author")
+            raise StateError(f"The store has lost the author of {transaction.id.hex()}.")
         return author
-
-    def _batches(self) -> Iterator[tuple[bytes, ...]]:
-        decision = self._reader.decision(self.header.height)
-        if decision is None:
-            # Genesis: nobody decided it, and it holds no transactions.
-            return
-        for batch_id in payload_batches(decision.block.payload):
-            raw = self._reader.batch(batch_id)
-            if raw is None:
-                raise DamagedStoreError(f"block {self.header.height} names a batch not stored")
-            yield read_batch(raw).transactions
 
 
 def receipts_of(reader: LedgerReader, height: int) -> tuple[Receipt, ...]:

@@ -3,15 +3,15 @@
 import traceback
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from node.jsonrpc import ErrorCode, RpcError
 from node.limits import RateLimiter
 from node.methods.events import Subscriber
-from node.methods.service import Service
 from node.methods.method import Method
+from node.methods.service import Service
 from node.methods.table import METHODS
 from node.rpc_access import Caller
 
@@ -19,20 +19,11 @@ _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _ENCODER = msgspec.json.Encoder()
 
 
-class Log(Protocol):
-    """Where failures of our own are told: structlog's logger."""
-
-    def error(self, event: str, **values: Any) -> Any:
-        """Log an error."""
-        ...
-
-
 class Dispatcher:
     """Calls the methods of the table. Nothing of a call's content is ever logged."""
 
-    def __init__(self, service: Service, log: Log) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._log = log
         self._limiters: dict[str, RateLimiter] = {}
         self._decoders = {
             name: msgspec.json.Decoder(method.params) for name, method in METHODS.items()
@@ -113,8 +104,8 @@ class Dispatcher:
         except Exception as error:
             # The message could quote what was sent or stored; type and place are enough to find it.
             frame = traceback.extract_tb(error.__traceback__)[-1]
-            self._log.error(
-                "rpc call failed",
+            self._service.log.error(
+                "rpc_call_failed",
                 method=method.name,
                 error=type(error).__name__,
                 where=f"{frame.name}:{frame.lineno}",

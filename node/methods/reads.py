@@ -9,6 +9,7 @@ from ledger.state import (
     GrantState,
     Person,
     Record,
+    StateError,
     grant_state,
     institution_chain,
     members,
@@ -16,7 +17,7 @@ from ledger.state import (
 from ledger.state import chain_head as state_chain_head
 from node.jsonrpc import ErrorCode, RpcError
 from node.methods.backend import NodeStatus, Reader
-from node.methods.blocks import BlockContent, DamagedStoreError, receipts_of
+from node.methods.blocks import BlockContent, receipts_of
 from node.methods.service import Service
 from node.methods.views import (
     HeaderView,
@@ -233,14 +234,14 @@ def head_height(reader: Reader) -> int:
     """The height of the newest block."""
     height = reader.head_height()
     if height is None:
-        raise DamagedStoreError("the store is empty")
+        raise StateError("The store is empty.")
     return height
 
 
 def _head(reader: Reader) -> BlockHeader:
     header = reader.header(head_height(reader))
     if header is None:
-        raise DamagedStoreError("the newest block has no header")
+        raise StateError("The store has lost its newest block.")
     return header
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from node.jsonrpc import ErrorCode, RpcError
 from node.limits import RpcLimits
@@ -14,14 +14,23 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class Log(Protocol):
+    """Where failures of our own are told: structlog's logger."""
+
+    def error(self, event: str, **values: Any) -> Any:
+        """Log an error."""
+        ...
+
+
 class Service:
     """One per node. Reads run in one thread of their own, so that a long history never holds up
     consensus.
     """
 
-    def __init__(self, backend: Backend, limits: RpcLimits) -> None:
+    def __init__(self, backend: Backend, limits: RpcLimits, log: Log) -> None:
         self.backend = backend
         self.limits = limits
+        self.log = log
         self.waits = Waits(self)
         self.stopping = False
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="rpc-reader")

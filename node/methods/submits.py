@@ -51,6 +51,7 @@ class OutcomeView(View, frozen=True):
     code: int | None = None
     name: str | None = None
     meaning: str | None = None
+    failed_operation: int | None = None
 
 
 class OutcomesView(View, frozen=True):
@@ -114,6 +115,7 @@ async def transaction_wait(service: Service, params: TransactionWait) -> Outcome
                 code,
                 code_name(code),
                 code_meaning(code),
+                known.operation if code else None,
             )
         )
     return OutcomesView(service.backend.status().height, tuple(views))

@@ -46,14 +46,13 @@ class Waits:
     def start(self) -> None:
         """Begin to follow the chain."""
         self._task = asyncio.get_running_loop().create_task(self._follow())
+        self._task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
         """End all waits with what is known so far."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        for wait in self._waits:
-            wait.done.set()
 
     async def outcomes(self, ids: Sequence[bytes], timeout_ms: int) -> dict[bytes, Outcome]:
         """The final outcomes known after at most `timeout_ms`; as soon as all are, at once."""
@@ -62,6 +61,10 @@ class Waits:
                 ErrorCode.BUSY,
                 f"{len(self._waits)} calls wait already, which is the limit; try again, or wait "
                 "for many transactions in one call.",
+            )
+        if self._task is None or self._task.done():
+            raise RpcError(
+                ErrorCode.STOPPING, "The node is stopping or has failed; its log says which."
             )
         wait = _Wait(ids)
         self._register(wait)
@@ -75,6 +78,13 @@ class Waits:
         finally:
             self._forget(wait)
         return wait.found
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Nobody follows the chain any more: no wait could learn more than it knows."""
+        if not task.cancelled():
+            self._service.log.error("rpc_follower_failed", error=type(task.exception()).__name__)
+        for wait in self._waits:
+            wait.done.set()
 
     def _register(self, wait: _Wait) -> None:
         self._waits[wait] = None
