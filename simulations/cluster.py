@@ -1,0 +1,306 @@
+"""All nodes of a scenario wired together, from the first start to the verdict."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from ledger.store import Write
+from node.events import Applied, Report
+from node.wire import Message
+from simulations import faults
+from simulations.byzantine import BEHAVIOURS, Collusion
+from simulations.checkers import (
+    NoProgress,
+    Violation,
+    Watch,
+    check_acknowledged,
+    check_meaning,
+    check_stores,
+)
+from simulations.faults import Fault
+from simulations.host import Backup, Checks, Host, World
+from simulations.network import Cut, Network
+from simulations.scenario import GENESIS_MS, RETRY_MS, Scenario, found, member_ids
+from simulations.schedule import Schedule
+from simulations.trace import Trace
+from simulations.workload import Pending, Workload
+
+LATE_TRANSACTIONS = 4
+"""Submitted after the healing: what works again must show it."""
+QUIET_MS = 500
+"""How long the network must be at rest, so that nothing decided is still under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a run came to."""
+
+    height: int
+    view_max: int
+    view_changes: int
+    transactions: int
+    expired: int
+    virtual_ms: int
+    messages: int
+    latencies_ms: tuple[int, ...]
+
+
+class Cluster:
+    """One run. Everything random in it comes from the scenario's seed, by subject."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        show: Callable[[str], None] | None = None,
+        host_class: type[Host] = Host,
+    ) -> None:
+        self.scenario = scenario
+        self.trace = Trace(show)
+        self.schedule = Schedule()
+        consortium = found(scenario)
+        self.genesis = consortium.genesis
+        self.network = Network(self.schedule, self._chance("network"), scenario.storm, self.trace)
+        self._chance_clients = self._chance("clients")
+        self.workload = Workload(self.genesis, dict(consortium.keys), self._chance("workload"))
+        liars = {one.who: one.kind for one in scenario.byzantine}
+        self.watch = Watch(self.genesis, consortium.committee, tuple(liars))
+        self.world = World(
+            self.genesis,
+            self.schedule,
+            self.network,
+            self,
+            self.trace,
+            Checks(),
+            scenario.disk_ms_max,
+        )
+        collusion = Collusion(tuple(liars))
+        self.hosts: list[Host] = []
+        for id in member_ids(scenario.shape):
+            names = (id, f"{id}'") if liars.get(id) == "twins" else (id,)
+            for name in names:
+                kind = BEHAVIOURS.get(liars.get(id, ""))
+                behaviour = None if kind is None else kind(self._chance(f"{name} lies"), collusion)
+                key = consortium.keys[id]
+                chance = self._chance(name)
+                self.hosts.append(host_class(name, id, key, self.world, chance, behaviour))
+        self.correct = [host for host in self.hosts if host.id not in liars]
+        self._by_id = {host.id: host for host in self.correct}
+        self._backups: dict[int, Backup] = {}
+        self._late = 0
+
+    def _chance(self, subject: str) -> random.Random:
+        return random.Random(f"{self.scenario.seed} {subject}")
+
+    # ---- the witness -----------------------------------------------------------------------------
+
+    def wrote(self, host: Host, writes: Sequence[Write]) -> None:
+        """A correct node has made something durable."""
+        if host in self.correct:
+            self.watch.wrote(host.id, host.store, writes)
+
+    def sends(self, host: Host, message: Message) -> None:
+        """A correct node is about to send."""
+        if host in self.correct:
+            self.watch.sends(host.id, message)
+
+    def applied(self, host: Host, applied: Applied) -> None:
+        """A correct node tells its clients of a block."""
+        if host in self.correct:
+            self.workload.see(applied.written, self.schedule.now)
+
+    def reported(self, host: Host, report: Report) -> None:
+        """A correct node tells its operator something."""
+        if host in self.correct:
+            self.watch.reported(host.id, report)
+
+    # ---- the run ---------------------------------------------------------------------------------
+
+    def run(self) -> Figures:
+        """Run to the end. Raises Violation, NoProgress, or what a node raised."""
+        scenario, schedule = self.scenario, self.schedule
+        self.trace.tell(0, "scenario", scenario.summary())
+        for host in self.hosts:
+            self.network.join(host)
+            host.skew_ms = self._chance_clients.randint(-scenario.skew_ms_max, scenario.skew_ms_max)
+        for host in self.hosts:
+            schedule.at(self._chance_clients.randint(0, 200), host.start)
+        for number, fault in enumerate(scenario.faults):
+            self._plan_fault(number, fault)
+        for _ in range(scenario.transactions):
+            schedule.at(self._chance_clients.randint(300, scenario.heal_ms), self._submit)
+        schedule.run(scenario.heal_ms, lambda: False)
+        self._heal()
+        if scenario.live:
+            if not schedule.run(scenario.heal_ms + scenario.patience_ms, self._is_at_rest):
+                raise NoProgress(self._explain())
+            quiet_until = schedule.now + QUIET_MS
+            schedule.run(quiet_until, lambda: False)
+        else:
+            schedule.run(scenario.heal_ms + RETRY_MS, lambda: False)
+        self.check()
+        return self._figures()
+
+    def check(self) -> None:
+        """Check what is left in the end. Raises Violation."""
+        chain = self.watch.chain
+        blocks = [chain[height] for height in sorted(chain)]
+        check_stores(self.genesis, self.watch, {host.id: host.store for host in self.correct})
+        check_meaning(self.genesis, blocks)
+        check_acknowledged(self.workload.acknowledged, blocks)
+
+    def _figures(self) -> Figures:
+        counters: Counter[str] = Counter()
+        for host in self.correct:
+            counters += host.counters
+            if host.core is not None:
+                counters += host.core.counters
+        acknowledged = self.workload.acknowledged.values()
+        views = [w.decision.certificate.view for w in self.watch.chain.values()]
+        return Figures(
+            height=max(self.watch.chain, default=0),
+            view_max=max(views, default=0),
+            view_changes=counters["view_changes"],
+            transactions=len(acknowledged),
+            expired=self.workload.expired,
+            virtual_ms=self.schedule.now,
+            messages=self.network.sent,
+            latencies_ms=tuple(sorted(told.latency_ms for told in acknowledged)),
+        )
+
+    # ---- faults ----------------------------------------------------------------------------------
+
+    def _plan_fault(self, number: int, fault: Fault) -> None:
+        at = self.schedule.at
+        match fault:
+            case faults.Crash(start, who, effects, down_ms):
+                host = self._by_id[who]
+                at(start, lambda: host.die_after(effects))
+                at(start + down_ms // 2, host.stop)
+                at(start + down_ms, lambda: self._start(host))
+            case faults.CrashAll(start, down_ms):
+                for host in self.hosts:
+                    at(start, host.stop)
+                    at(start + down_ms, lambda host=host: self._start(host))  # type: ignore[misc]
+            case faults.RestoredBackup(copied, start, who, down_ms):
+                host = self._by_id[who]
+                at(copied, lambda: self._backups.update({number: host.backup()}))
+                at(start, lambda: self._replace_disk(host, number))
+                at(start + down_ms, lambda: self._start(host))
+            case faults.Pause(start, until, who):
+                host = self._by_id[who]
+                at(start, host.pause)
+                at(until, host.resume)
+            case faults.ClockJump(start, until, who, skew_ms):
+                host = self._by_id[who]
+                at(start, lambda: host.turn_clock(skew_ms))
+                at(until, lambda: host.turn_clock(-skew_ms))
+            case faults.Partition(start, until, left, right, one_way):
+                cuts = [Cut(left, right)] + ([] if one_way else [Cut(right, left)])
+                for cut in cuts:
+                    at(start, lambda cut=cut: self.network.cut(cut))  # type: ignore[misc]
+                    at(until, lambda cut=cut: self.network.join_again(cut))  # type: ignore[misc]
+            case faults.Mute(start, until, who):
+                at(start, lambda: self.network.mute(who))
+                at(until, lambda: self.network.unmute(who))
+            case faults.Slow(start, until, who, delay_ms):
+                at(start, lambda: self.network.slow(who, delay_ms))
+                at(until, lambda: self.network.slow(who, 0))
+            case _:
+                assert_never(fault)
+        at(fault.at, lambda: self.trace.tell(self.schedule.now, "fault", str(fault)))
+
+    def _start(self, host: Host) -> None:
+        if not host.up:
+            host.start()
+
+    def _replace_disk(self, host: Host, number: int) -> None:
+        host.stop()
+        host.restore(self._backups[number])
+
+    def _heal(self) -> None:
+        """Mend everything but the liars."""
+        self.trace.tell(self.schedule.now, "heal", "all links and processes work again")
+        self.network.weather = self.scenario.calm
+        self.network.mend()
+        for host in self.hosts:
+            host.effects_left = None
+            host.resume()
+            self._start(host)
+        for _ in range(LATE_TRANSACTIONS):
+            self._late += 1
+            self.schedule.after(self._chance_clients.randint(0, 2_000), self._submit_late)
+
+    # ---- clients ---------------------------------------------------------------------------------
+
+    def _submit_late(self) -> None:
+        self._late -= 1
+        self._submit()
+
+    def _submit(self) -> None:
+        chance, workload = self._chance_clients, self.workload
+        up = [host for host in self.hosts if host.up]
+        if not up:
+            self.schedule.after(RETRY_MS, self._submit)
+            return
+        host = chance.choice(up)
+        throw = chance.random()
+        if throw < 0.05:
+            if host.submit(workload.make_bad()) is not None:
+                raise Violation(f"{host.name} takes what is no transaction")
+        elif throw < 0.1:
+            again = workload.make_again()
+            if again is not None:
+                host.submit(again)
+        else:
+            pending = workload.make(self.schedule.now, host.running.head.height)
+            self._hand_in(host, pending)
+
+    def _hand_in(self, host: Host, pending: Pending) -> None:
+        host.submit(pending.raw)
+        self.trace.note(self.schedule.now, host.name, "is given", pending.id)
+        self.schedule.after(RETRY_MS, lambda: self._retry(pending))
+
+    def _retry(self, pending: Pending) -> None:
+        self._expire()
+        if not pending.settled:
+            up = [host for host in self.hosts if host.up]
+            if up:
+                self._hand_in(self._chance_clients.choice(up), pending)
+            else:
+                self.schedule.after(RETRY_MS, lambda: self._retry(pending))
+
+    def _expire(self) -> None:
+        """Clients give up what can no longer run, by the head or by their own clocks."""
+        height = max(self.watch.chain, default=0)
+        patience_ms = 2 * self.genesis.clock_drift_ms_max
+        time_ms = GENESIS_MS + self.schedule.now - patience_ms
+        if height:
+            time_ms = max(time_ms, self.watch.chain[height].decision.block.header.time_ms)
+        self.workload.expire(height, time_ms)
+
+    # ---- rest ------------------------------------------------------------------------------------
+
+    def _is_at_rest(self) -> bool:
+        if self._late or not all(host.up for host in self.correct):
+            return False
+        heads = [host.running.head.height for host in self.correct]
+        if min(heads) != max(heads):
+            return False
+        self._expire()
+        return not self.workload.unsettled()
+
+    def _explain(self) -> str:
+        waiting = self.workload.unsettled()
+        states = []
+        for host in self.correct:
+            core = host.running
+            states.append(
+                f"{host.id} is at height {core.head.height}, view {core.view}, "
+                f"{len(core.mempool)} batches{', abstaining' if core.abstaining else ''}"
+            )
+        return (
+            f"{self.scenario.patience_ms} ms after the healing {len(waiting)} transactions wait "
+            f"for their receipts; {'; '.join(states)}"
+        )

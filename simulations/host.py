@@ -1,0 +1,519 @@
+"""One simulated node: the second shell around the core, doing in virtual time what node/driver.py
+does with sockets and SQLite.
+
+A turn steps the core with all events that wait, writes, and then performs the effects in their
+order. The disk takes its time, and the process may die between any two effects: before the write is
+durable, after it but before anything is sent, or between two sends.
+"""
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ledger.execution import restore_window
+from ledger.genesis import Genesis, genesis_state
+from ledger.store import Write, WriteBlock, WriteGenesis, WritePromise
+from ledger.transactions import BatchError, CheckedBatch, TransactionError
+from node.core import Core, CoreSettings
+from node.events import (
+    Applied,
+    BatchArrived,
+    BlockArrived,
+    BlocksArrived,
+    BlockStored,
+    Effect,
+    Event,
+    Expired,
+    GossipArrived,
+    MessageArrived,
+    PeerConnected,
+    PeerDisconnected,
+    Publish,
+    Report,
+    RequestEnded,
+    SendMessage,
+    SendRequest,
+    Submitted,
+)
+from node.intake import (
+    IntakeError,
+    Rules,
+    check_batches_found,
+    check_blocks_found,
+    check_raw_batch,
+    check_submission,
+)
+from node.wire import (
+    BatchBody,
+    BatchesFound,
+    BatchesWanted,
+    BlockFound,
+    BlocksFound,
+    BlocksWanted,
+    BlockWanted,
+    Message,
+    Request,
+    decode_gossip,
+    decode_message,
+    decode_request,
+    decode_response,
+)
+from primitives.codec import CodecError, encode
+from primitives.keys import PrivateKey
+from simulations.byzantine import Behaviour
+from simulations.network import Network
+from simulations.scenario import GENESIS_MS
+from simulations.schedule import Schedule
+from simulations.store import MemoryStore
+from simulations.trace import Trace
+
+CHECK_MS_MAX = 3
+"""The longest that the signatures of a batch take to be checked beside the loop."""
+PAUSE_STEP_MS = 20
+TURNS_PER_MS_MAX = 200
+"""More turns of one node in one millisecond mean that it spins."""
+
+
+class Spinning(Exception):
+    """A node turns again and again without time passing: a daemon would burn its processor."""
+
+
+class Died(Exception):
+    """The process is dead at this very point."""
+
+
+class Witness(Protocol):
+    """Who watches what the correct nodes do."""
+
+    def wrote(self, host: "Host", writes: Sequence[Write]) -> None:
+        """These writes became durable."""
+        ...
+
+    def sends(self, host: "Host", message: Message) -> None:
+        """This message is about to leave."""
+        ...
+
+    def applied(self, host: "Host", applied: Applied) -> None:
+        """The node tells its clients of a block."""
+        ...
+
+    def reported(self, host: "Host", report: Report) -> None:
+        """The node tells its operator something."""
+        ...
+
+
+class Checks:
+    """Batches checked by any node of this process: the result follows from the bytes and the rules
+    alone, and the signatures are most of what a simulation costs.
+    """
+
+    def __init__(self) -> None:
+        self._results: dict[tuple[bytes, tuple[tuple[str, bytes], ...]], CheckedBatch | str] = {}
+        self._by_id: dict[bytes, CheckedBatch] = {}
+
+    def check(self, raw: bytes, rules: Rules) -> CheckedBatch:
+        """As check_raw_batch. Raises BatchError."""
+        key = (raw, tuple(rules.keys.items()))
+        result = self._results.get(key)
+        if result is None:
+            try:
+                result = check_raw_batch(raw, rules)
+                self._by_id[result.id] = result
+            except BatchError as error:
+                result = str(error)
+            self._results[key] = result
+        if isinstance(result, str):
+            raise BatchError(result)
+        return result
+
+    def known(self, batch_id: bytes) -> CheckedBatch | None:
+        """A batch that was found good."""
+        return self._by_id.get(batch_id)
+
+
+@dataclass(slots=True)
+class World:
+    """What all hosts share."""
+
+    genesis: Genesis
+    schedule: Schedule
+    network: Network
+    witness: Witness
+    trace: Trace
+    checks: Checks
+    disk_ms_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A copy of a disk, with what the boot counter outside it said then."""
+
+    store: MemoryStore
+    boots: int
+    promises: int
+
+
+class Host:
+    """A node's machine: process, disk, clock. `behaviour` is None for a correct member."""
+
+    def __init__(
+        self,
+        name: str,
+        id: str,
+        key: PrivateKey,
+        world: World,
+        chance: random.Random,
+        behaviour: Behaviour | None,
+    ) -> None:
+        self.name = name
+        self.id = id
+        self.key = key
+        self.world = world
+        self.behaviour = behaviour
+        self.chance = chance
+        self.store = MemoryStore()
+        self.core: Core | None = None
+        self.life = 0
+        self.skew_ms = 0
+        self.paused = False
+        self.effects_left: int | None = None
+        """How many more effects are performed before the process dies; None: no plan to die."""
+        self.counters: Counter[str] = Counter()
+        self._boots = 0
+        self._promises = 0
+        self._forgot = False
+        self._offset_ms = 0
+        self._events: deque[Event] = deque()
+        self._performing = False
+        self._turn_at: int | None = None
+        self._turns_now = 0
+        self._turned_at = 0
+        self.store.write([WriteGenesis(*genesis_state(world.genesis))])
+
+    # ---- the machine -----------------------------------------------------------------------------
+
+    @property
+    def up(self) -> bool:
+        """Whether the process runs."""
+        return self.core is not None
+
+    @property
+    def running(self) -> Core:
+        """The core; the process must be up."""
+        if self.core is None:
+            raise RuntimeError(f"{self.name} is down")
+        return self.core
+
+    @property
+    def now(self) -> int:
+        """This machine's monotonic clock, which starts anywhere with each boot."""
+        return self.world.schedule.now + self._offset_ms
+
+    @property
+    def wall(self) -> int:
+        """This machine's wall clock."""
+        return GENESIS_MS + self.world.schedule.now + self.skew_ms
+
+    def start(self) -> None:
+        """Boot: what the disk holds is all that the process knows."""
+        world, store = self.world, self.store
+        self.life += 1
+        self._boots += 1
+        self._offset_ms = self.chance.randint(0, 10_000_000)
+        self._events.clear()
+        self._performing = False
+        self._turn_at = None
+        self.core = Core(
+            world.genesis,
+            self.id,
+            self.key,
+            store,
+            CoreSettings(),
+            restore_window(store, world.genesis),
+            restored=self._forgot,
+            now=self.now,
+        )
+        self._read_rules()
+        pending = [world.checks.check(raw, self.rules) for raw in store.pending_batches()]
+        height = self.core.head.height
+        world.trace.tell(world.schedule.now, self.name, "starts", f"at height {height}")
+        effects = self.core.start(pending, self.now, self.wall)
+        world.network.started(self)
+        self._alive(lambda: self._perform(effects))
+
+    def stop(self) -> None:
+        """Die: memory is gone, the disk stays."""
+        if self.core is not None:
+            self.world.trace.tell(self.world.schedule.now, self.name, "dies")
+            self.counters += self.core.counters
+            self.core = None
+            self.effects_left = None
+            self.world.network.stopped(self)
+
+    def backup(self) -> Backup:
+        """Copy the disk."""
+        return Backup(self.store.copy(), self._boots, self._promises)
+
+    def restore(self, backup: Backup) -> None:
+        """Put a backup in place of the disk; the boot counter outside tells what is missing."""
+        self.store = backup.store.copy()
+        forgets = (backup.boots, backup.promises) != (self._boots, self._promises)
+        self._forgot = self._forgot or forgets
+        self.world.trace.tell(self.world.schedule.now, self.name, "is restored from a backup")
+
+    def die_after(self, effects: int) -> None:
+        """Die before the next effect but so many."""
+        if self.up:
+            self.effects_left = effects
+
+    def turn_clock(self, by_ms: int) -> None:
+        """Set the wall clock forward or back."""
+        self.skew_ms += by_ms
+
+    def pause(self) -> None:
+        """Do nothing for a while; what arrives waits."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self.paused = False
+        if self.up:
+            self._plan()
+
+    # ---- the turn --------------------------------------------------------------------------------
+
+    def _post(self, event: Event) -> None:
+        self._events.append(event)
+        self._plan()
+
+    def _plan(self) -> None:
+        """Turn when an event waits or the deadline comes."""
+        if self._performing or self.paused:
+            return
+        schedule = self.world.schedule
+        time = schedule.now
+        if not self._events:
+            time = max(time, self.running.deadline - self._offset_ms)
+        if self._turn_at is not None and self._turn_at <= time:
+            return
+        self._turn_at = time
+        life = self.life
+
+        def turn() -> None:
+            if self.up and self.life == life and self._turn_at == time:
+                self._turn_at = None
+                if not self.paused and not self._performing:
+                    self._alive(self._turn)
+
+        schedule.at(time, turn)
+
+    def _turn(self) -> None:
+        self._count_turn()
+        core, now, wall = self.running, self.now, self.wall
+        effects: list[Effect] = []
+        while self._events and core.chain.writing is None:
+            effects += core.step(self._events.popleft(), now, wall)
+        if core.chain.writing is None and core.deadline <= now:
+            effects += core.step(Expired(), now, wall)
+        self._perform(effects)
+
+    def _count_turn(self) -> None:
+        now = self.world.schedule.now
+        if now != self._turned_at:
+            self._turned_at, self._turns_now = now, 0
+        self._turns_now += 1
+        if self._turns_now > TURNS_PER_MS_MAX:
+            raise Spinning(f"{self.name} turns without end at {now} ms")
+
+    def _perform(self, effects: Sequence[Effect]) -> None:
+        """Commit what is to be written, then do the rest."""
+        writes = [effect for effect in effects if isinstance(effect, Write)]
+        if not writes:
+            self._finish(effects, writes)
+            return
+        self._performing = True
+        life = self.life
+
+        def committed() -> None:
+            if self.paused:
+                self.world.schedule.after(PAUSE_STEP_MS, committed)
+            elif self.up and self.life == life:
+                self._alive(lambda: self._finish(effects, writes))
+
+        delay = self.chance.randint(0, self.world.disk_ms_max)
+        self.world.schedule.after(delay, committed)
+
+    def _finish(self, effects: Sequence[Effect], writes: Sequence[Write]) -> None:
+        self._performing = False
+        if writes:
+            self._boundary()
+            self.store.write(writes)
+            promises = sum(isinstance(write, WritePromise) for write in writes)
+            self._promises += promises
+            self._forgot = self._forgot and promises == 0
+            if self.behaviour is None:
+                self.world.witness.wrote(self, writes)
+        for effect in effects:
+            self._boundary()
+            self._perform_one(effect)
+        if any(isinstance(write, WriteBlock) for write in writes):
+            self._boundary()
+            self._perform(self.running.step(BlockStored(), self.now, self.wall))
+        else:
+            self._plan()
+
+    def _boundary(self) -> None:
+        if self.effects_left is not None:
+            self.effects_left -= 1
+            if self.effects_left < 0:
+                raise Died
+
+    def _alive(self, action: Callable[[], None]) -> None:
+        """Do what a process does, unless it dies over it."""
+        try:
+            action()
+        except Died:
+            self.stop()
+
+    def _perform_one(self, effect: Effect) -> None:
+        world = self.world
+        match effect:
+            case SendMessage(peer, message):
+                self._send(peer, message)
+            case Publish(gossip):
+                world.network.publish(self, encode(gossip))
+            case SendRequest(peer, request):
+                self._ask(peer, request)
+            case Applied(header):
+                self._read_rules()
+                detail = f"height {header.height}"
+                world.trace.tell(world.schedule.now, self.name, "applies", detail, header.hash())
+                if self.behaviour is None:
+                    world.witness.applied(self, effect)
+            case Report(event, facts):
+                details = [f"{name}={value}" for name, value in facts]
+                world.trace.tell(world.schedule.now, self.name, event, *details)
+                if self.behaviour is None:
+                    world.witness.reported(self, effect)
+            case _:
+                pass
+
+    def _send(self, peer: str, message: Message) -> None:
+        if self.behaviour is None:
+            self.world.witness.sends(self, message)
+            raws = [encode(message)]
+        else:
+            raws = self.behaviour.outgoing(self, peer, message)
+        for raw in raws:
+            self.world.network.send(self, peer, raw)
+
+    def _read_rules(self) -> None:
+        genesis, members = self.world.genesis, self.running.members.values()
+        keys = {member.id: member.key for member in members}
+        self.rules = Rules(genesis.chain_id, genesis.limits, keys)
+
+    # ---- the network's endpoint ------------------------------------------------------------------
+
+    def connected(self, peer: str) -> None:
+        """A member can be reached."""
+        self._post(PeerConnected(peer))
+
+    def disconnected(self, peer: str) -> None:
+        """A member can no longer be reached."""
+        self._post(PeerDisconnected(peer))
+
+    def message(self, peer: str, raw: bytes) -> None:
+        """A direct message."""
+        try:
+            message = decode_message(raw)
+        except CodecError:
+            self.counters["malformed"] += 1
+            return
+        self.world.trace.note(self.world.schedule.now, self.name, "hears", peer, raw)
+        if self.behaviour is not None and not self.behaviour.incoming(self, peer, message):
+            return
+        if isinstance(message, BatchBody):
+            self._check_batch(message.raw)
+        else:
+            self._post(MessageArrived(peer, message))
+
+    def gossip(self, author: str, raw: bytes) -> None:
+        """An announcement."""
+        try:
+            self._post(GossipArrived(author, decode_gossip(raw)))
+        except CodecError:
+            self.counters["malformed"] += 1
+
+    def request(self, peer: str, raw: bytes) -> bytes | None:
+        """Answer a peer from memory and the disk."""
+        if self.paused:
+            return None
+        try:
+            request = decode_request(raw)
+        except CodecError:
+            self.counters["malformed"] += 1
+            return None
+        response = self.running.answer(request)
+        if self.behaviour is not None:
+            return self.behaviour.answer(self, request, response)
+        return encode(response)
+
+    def _check_batch(self, raw: bytes) -> None:
+        try:
+            batch = self.world.checks.check(raw, self.rules)
+        except BatchError:
+            self.counters["batch_invalid"] += 1
+            return
+        life = self.life
+
+        def checked() -> None:
+            if self.up and self.life == life:
+                self._post(BatchArrived(batch))
+
+        self.world.schedule.after(self.chance.randint(0, CHECK_MS_MAX), checked)
+
+    # ---- asking peers ----------------------------------------------------------------------------
+
+    def _ask(self, peer: str, request: Request) -> None:
+        def take(raw: bytes | None) -> None:
+            answered = False
+            try:
+                if raw is not None:
+                    self._take_answer(peer, request, raw)
+                    answered = True
+            except (CodecError, IntakeError):
+                self.counters["answers_invalid"] += 1
+            self._post(RequestEnded(peer, request, answered))
+
+        self.world.network.ask(self, peer, encode(request), take)
+
+    def _take_answer(self, peer: str, request: Request, raw: bytes) -> None:
+        response = decode_response(raw)
+        match request, response:
+            case BatchesWanted(), BatchesFound():
+                for batch in check_batches_found(request, response, self.rules):
+                    self._post(BatchArrived(batch))
+            case BlockWanted(), BlockFound():
+                self._post(BlockArrived(peer, response))
+            case BlocksWanted(), BlocksFound():
+                known = self.world.checks.known
+                blocks = check_blocks_found(request, response, known, self.rules)
+                self._post(BlocksArrived(peer, blocks, response.head_height))
+            case _:
+                raise IntakeError("the answer is of another kind than the question")
+
+    # ---- local clients ---------------------------------------------------------------------------
+
+    def submit(self, raw: bytes) -> bytes | None:
+        """Take a client's transaction; its id, or None if it is refused."""
+        core = self.running
+        try:
+            transaction = check_submission(raw, self.rules, core.head.height, self.wall)
+        except TransactionError:
+            self.counters["submission_refused"] += 1
+            return None
+        if core.mempool.room() > 0:
+            self._post(Submitted((transaction,)))
+        return transaction.id
