@@ -323,9 +323,11 @@ def _check_voters(
     for group, n in committee_of(institutions, classes, quorum).group_sizes.items():
         if faulty_max(n) == 0:
             who = "The ledger" if quorum != "per_class" else f"The class {group}"
+            spare = n - quorum_size(n)
+            stops = "one may stop" if spare else "if one stops, everything stops"
             warnings.append(
-                f"{who} has {n} voter{'s' if n > 1 else ''} and tolerates no faulty one: "
-                "if one stops, everything stops. Four tolerate one."
+                f"{who} has {n} voter{'s' if n > 1 else ''} and tolerates no dishonest one "
+                f"({stops}). Four tolerate one."
             )
     return tuple(warnings)
 

@@ -57,7 +57,7 @@ def test_what_was_written_is_read() -> None:
     assert genesis.limits == Limits()
     assert genesis.heartbeat_ms == 0
     (warning,) = genesis.warnings
-    assert warning.startswith("The class auditor has 3 voters and tolerates no faulty one")
+    assert warning.startswith("The class auditor has 3 voters and tolerates no dishonest one (one")
 
 
 settings = st.fixed_dictionaries(
