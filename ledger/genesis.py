@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, cast, get_args
 
-from consensus.committee import VOTERS_MAX, QuorumRule, faulty_max
+from consensus.committee import VOTERS_MAX, QuorumRule, faulty_max, quorum_size
 from ledger.committee import committee_of
 from ledger.genesis_settings import LIMITS, TIMING, Setting
 from ledger.rules import new_chain
