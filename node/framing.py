@@ -96,9 +96,6 @@ def encode_messages(messages: list[bytes]) -> bytes:
     return b"".join(parts)
 
 
-HEARTBEAT = encode_messages([])
-
-
 def decode_messages(body: bytes, message_bytes_max: int) -> list[bytes]:
     """The messages of a MESSAGES frame. Raises FramingError."""
     messages: list[bytes] = []
@@ -168,13 +165,16 @@ class Outbox:
         self._bytes = total
         return True
 
-    def take(self) -> list[bytes]:
-        """Remove and return the first messages, at least one if there is any, up to a frameful."""
+    def take(self, bytes_max: int = FRAME_BYTES_GATHERED, least: int = 1) -> list[bytes]:
+        """Remove and return the first messages: a frameful, of `bytes_max` bytes in all.
+
+        The first `least` are taken even if they are longer.
+        """
         taken: list[bytes] = []
         size = 0
         while self._messages and len(taken) < FRAME_MESSAGES_MAX:
             size += len(self._messages[0])
-            if taken and size > FRAME_BYTES_GATHERED:
+            if size > bytes_max and len(taken) >= least:
                 break
             message = self._messages.popleft()
             self._bytes -= len(message)

@@ -10,7 +10,7 @@ when its version moves (docs/adr/ holds the list):
   sockets are opened and accepted by us, and `dial_peer` is shut.
 * An exception in a stream handler, or in what a gossip message starts, ends the host. Whatever a
   peer sends must not raise into it.
-* Yamux takes a peer's word for the receive window, and answers every read with a packet.
+* Its Yamux is slow and takes a peer's word for the receive window: ours is in yamux.py.
 * Gossip numbers messages by the wall clock's seconds, and remembers without bound.
 * Identify, resource manager, spam guard, auto-connector: they cost more than they protect.
   Limits are per member, and kept by links.py and requests.py.
@@ -22,7 +22,7 @@ import contextlib
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -30,12 +30,12 @@ import trio
 from libp2p.abc import IMuxedConn, INetStream, IRawConnection, ISecureConn
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
-from libp2p.custom_types import TProtocol
+from libp2p.custom_types import StreamHandlerFn, TProtocol
 from libp2p.host.basic_host import BasicHost
-from libp2p.io.trio import TrioTCPStream
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.connection import swarm_connection
 from libp2p.network.exceptions import SwarmException
+from libp2p.network.stream.net_stream import NetStream
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
@@ -46,43 +46,21 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.security.noise.exceptions import NoiseFailure
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as Noise
-from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
-from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
+from libp2p.security.secure_session import SecureSession
 from libp2p.tools.anyio_service import background_trio_service
 from libp2p.transport.upgrader import TransportUpgrader
 from libp2p.utils import encode_delim
 from multiaddr import Multiaddr
 
+from node.libp2p.yamux import Muxer, Stream
 from node.transport import TransportLimits
 
-READ_BYTES = 64 * 1024
-_WINDOW_BYTES = 1024 * 1024
+YAMUX = TProtocol("/yamux/1.0.0")
+_MULTISTREAM = encode_delim(MULTISELECT_PROTOCOL_ID.encode())
+_PROPOSALS_MAX = 8
 _CONNECTIONS_MAX = 1024
 _SEEN_MAX = 50_000
 _LIBRARY_LOG_INTERVAL_S = 60.0
-
-
-class Socket(TrioTCPStream):
-    """Reads ahead: a packet costs one system call instead of two.
-
-    `read(n)` returns n bytes, at most 64 KiB; less only where the connection ends.
-    """
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        super().__init__(stream)
-        self._ahead = bytearray()
-
-    async def read(self, n: int | None = None) -> bytes:
-        wanted = min(n or READ_BYTES, READ_BYTES)
-        ahead = self._ahead
-        while len(ahead) < wanted:
-            data = await super().read(READ_BYTES)
-            if not data:
-                break
-            ahead += data
-        taken = bytes(ahead[:wanted])
-        del ahead[:wanted]
-        return taken
 
 
 class MembersNoise(Noise):
@@ -101,57 +79,20 @@ class MembersNoise(Noise):
         return secured
 
 
-async def _release_in_batches(stream: YamuxStream, *, bytes_read: int = 0) -> None:
-    unreleased = stream._pending_recv_release + bytes_read
-    if stream.target_recv_window < _WINDOW_BYTES:
-        unreleased += _WINDOW_BYTES - stream.target_recv_window
-        stream.target_recv_window = _WINDOW_BYTES
-    stream._pending_recv_release = unreleased
-    if unreleased >= _WINDOW_BYTES // 4:
-        stream._pending_recv_release = 0
-        stream.recv_window += unreleased
-        await stream.send_window_update(unreleased)
-
-
-# Yamux makes its streams itself and would not ask for a subclass.
-setattr(YamuxStream, "_auto_tune_and_send_window_update", _release_in_batches)  # noqa: B010
-
-
-class Muxer(Yamux):
-    """Yamux that bounds what is received and not yet read, and lets no exception out."""
-
-    buffered_bytes_max = 0
-
-    async def start(self) -> None:
-        """As the library's."""
-        try:
-            await super().start()
-        except Exception:
-            await self._cleanup_on_error()
-
-    async def _write_frame(self, data: bytes) -> None:
-        async with self._write_lock:
-            await self.secured_conn.write(data)
-
-    async def _read_data_body(self, length: int) -> bytes:
-        if length + sum(map(len, self.stream_buffers.values())) > self.buffered_bytes_max:
-            raise trio.TooSlowError  # What yamux closes the connection for.
-        return await super()._read_data_body(length)
-
-
 class Upgrader(TransportUpgrader):
-    """Offers Noise and Yamux. (The library's ignores the Yamux class that it is given.)"""
+    """Offers Noise, and our own Yamux."""
 
-    def __init__(self, noise: Noise, buffered_bytes_max: int) -> None:
-        super().__init__({NOISE: noise}, {TProtocol(YAMUX): Muxer})
-        self._buffered_bytes_max = buffered_bytes_max
+    def __init__(self, noise: Noise, limits: TransportLimits, counts: Counter[str]) -> None:
+        # Only the name of the muxer is used: the library would make its own.
+        super().__init__({NOISE: noise}, {YAMUX: Muxer})
+        self._limits = limits
+        self._counts = counts
 
     async def upgrade_connection(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
         """As the library's."""
         await self.muxer_multistream.select_transport(conn)
-        muxer = Muxer(conn, peer_id, is_initiator=conn.is_initiator)
-        muxer.buffered_bytes_max = self._buffered_bytes_max
-        return muxer
+        assert isinstance(conn, SecureSession)
+        return Muxer(conn, peer_id, self._limits, self._counts)
 
 
 class UndiallingSwarm(Swarm):
@@ -163,38 +104,103 @@ class UndiallingSwarm(Swarm):
 
 
 class Host(BasicHost):
-    """No identify and no addresses to advertise. `guard` surrounds the handling of each stream.
+    """No identify and no addresses to advertise.
 
-    `guard(stream)` is entered with whether to handle the stream, and swallows exceptions.
+    `guard(peer)` surrounds the handling of each stream that a peer opens: it is entered with
+    whether the peer may, and swallows exceptions.
     """
 
     def __init__(
-        self, network: Swarm, guard: Callable[[INetStream], AbstractContextManager[bool]]
+        self,
+        network: Swarm,
+        guard: Callable[[ID], AbstractContextManager[bool]],
+        negotiation_timeout: float,
     ) -> None:
         super().__init__(network, disable_identify_address_discovery=True)
         self.multiselect.handlers.clear()
         self._guard = guard
+        self._negotiation_timeout = negotiation_timeout
 
     def get_addrs(self) -> list[Multiaddr]:
         """None: members know each other's addresses."""
         return []
 
+    def connections(self, peer: ID) -> list[Muxer]:
+        """Those with `peer` that are open."""
+        connections = [c.muxed_conn for c in self.get_network().get_connections(peer)]
+        return [c for c in connections if isinstance(c, Muxer) and not c.is_closed]
+
+    async def open(self, peer: ID, protocol: TProtocol, data: bytes) -> Stream:
+        """A stream on which `protocol` is agreed and `data` sent, in one round trip.
+
+        multistream-select lets the opener send on before the answer, which repeats the proposal.
+        https://github.com/multiformats/multistream-select
+        """
+        connections = self.connections(peer)
+        if not connections:
+            raise SwarmException(f"{peer} is not connected")
+        stream = await connections[-1].open_stream()
+        try:
+            proposal = _MULTISTREAM + encode_delim(protocol.encode())
+            await stream.write(proposal + data)
+            if await read_exactly(stream, len(proposal)) != proposal:
+                raise SwarmException(f"{peer} does not speak {protocol}")
+        except BaseException:
+            await stream.reset()
+            raise
+        return stream
+
+    def handle(self, protocol: TProtocol, handler: Callable[[Stream], Awaitable[None]]) -> None:
+        """Have `handler` called with each stream that a peer opens for `protocol`."""
+
+        async def unwrap(stream: INetStream) -> None:
+            await handler(_inner(stream))
+
+        self.set_stream_handler(protocol, unwrap)
+
     def _schedule_identify(self, peer_id: ID, *, reason: str) -> None:
         pass
 
     async def _swarm_stream_handler(self, net_stream: INetStream) -> None:
-        with self._guard(net_stream) as admitted:
+        stream = _inner(net_stream)
+        with self._guard(stream.muxed_conn.peer_id) as admitted:
             if admitted:
-                await super()._swarm_stream_handler(net_stream)
+                with trio.fail_after(self._negotiation_timeout):
+                    handler = await self._negotiate(net_stream, stream)
+                await handler(net_stream)
                 return
-        await reset(net_stream)
+        await stream.reset()
+
+    async def _negotiate(self, net_stream: INetStream, stream: Stream) -> StreamHandlerFn:
+        if await read_exactly(stream, len(_MULTISTREAM)) != _MULTISTREAM:
+            raise SwarmException("no multistream-select")
+        await stream.write(_MULTISTREAM)
+        for _ in range(_PROPOSALS_MAX):
+            size = (await read_exactly(stream, 1))[0]
+            proposal = await read_exactly(stream, min(size, 127))
+            protocol = TProtocol(proposal[:-1].decode(errors="replace"))
+            handler = self.multiselect.handlers.get(protocol)
+            if handler is not None:
+                await stream.write(bytes([size]) + proposal)
+                net_stream.set_protocol(protocol)
+                return handler
+            await stream.write(encode_delim(b"na"))
+        raise SwarmException("no common protocol")
+
+
+def _inner(stream: INetStream) -> Stream:
+    assert isinstance(stream, NetStream)
+    inner = stream.muxed_stream
+    assert isinstance(inner, Stream)
+    return inner
 
 
 def make_host(
     key_pair: KeyPair,
     limits: TransportLimits,
+    counts: Counter[str],
     admit: Callable[[ID, str], bool],
-    guard: Callable[[INetStream], AbstractContextManager[bool]],
+    guard: Callable[[ID], AbstractContextManager[bool]],
 ) -> Host:
     """A host that neither listens nor dials: give it raw connections to upgrade."""
     own = ID.from_pubkey(key_pair.public_key)
@@ -211,40 +217,17 @@ def make_host(
         inbound_stream_protocol_negotiation_timeout=seconds,
         outbound_stream_protocol_negotiation_timeout=seconds,
     )
-    upgrader = Upgrader(MembersNoise(key_pair, admit), limits.buffered_bytes_max)
-    return Host(UndiallingSwarm(own, peerstore, upgrader, [], connection_config=config), guard)
+    upgrader = Upgrader(MembersNoise(key_pair, admit), limits, counts)
+    swarm = UndiallingSwarm(own, peerstore, upgrader, [], connection_config=config)
+    return Host(swarm, guard, seconds)
 
 
-async def open_stream(host: Host, peer: ID, protocol: TProtocol, data: bytes) -> INetStream:
-    """A stream on which `protocol` is agreed and `data` sent, in one round trip.
-
-    multistream-select lets the opener send on before the answer, which repeats the proposal.
-    https://github.com/multiformats/multistream-select
-    """
-    stream = await host.get_network().new_stream(peer)
-    try:
-        proposal = encode_delim(MULTISELECT_PROTOCOL_ID.encode()) + encode_delim(protocol.encode())
-        await stream.write(proposal + data)
-        if await read_exactly(stream, len(proposal)) != proposal:
-            raise SwarmException(f"{peer} does not speak {protocol}")
-    except BaseException:
-        await reset(stream)
-        raise
-    return stream
-
-
-async def read_exactly(stream: INetStream, count: int) -> bytes:
-    """Raises what the library does when the stream ends before."""
-    data = bytearray()
+async def read_exactly(stream: Stream, count: int) -> bytes:
+    """Raises MuxedStreamEOF or MuxedStreamReset if the stream ends before."""
+    data = await stream.read(count)
     while len(data) < count:
         data += await stream.read(count - len(data))
-    return bytes(data)
-
-
-async def reset(stream: INetStream) -> None:
-    """Have done with a stream, whatever its state, whoever is cancelled."""
-    with trio.move_on_after(1, shield=True), contextlib.suppress(Exception):
-        await stream.reset()
+    return data
 
 
 class _Router(GossipSub):
@@ -327,7 +310,7 @@ class Gossip(Pubsub):
             await super().stream_handler(stream)
         except Exception:
             self._counts["malformed"] += 1
-            await reset(stream)
+            await stream.reset()
             self._handle_dead_peer(stream.muxed_conn.peer_id)
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:

@@ -11,12 +11,12 @@ nor yamux notices a peer that has frozen.
 
 from __future__ import annotations
 
+import functools
 import socket
-from collections import Counter, deque
+from collections import Counter
 
 import structlog
 import trio
-from libp2p.abc import INetStream
 from libp2p.crypto.ed25519 import Ed25519PublicKey
 from libp2p.custom_types import TProtocol
 from libp2p.network.connection.raw_connection import RawConnection
@@ -24,7 +24,7 @@ from libp2p.network.exceptions import SwarmException
 from libp2p.peer.id import ID
 
 from node.framing import (
-    HEARTBEAT,
+    FRAME_BYTES_GATHERED,
     PROTOCOL_VERSION,
     Allowance,
     FrameDecoder,
@@ -39,7 +39,8 @@ from node.framing import (
     mismatch,
 )
 from node.libp2p.guest import Crossing
-from node.libp2p.host import READ_BYTES, Host, Socket, open_stream, reset
+from node.libp2p.host import Host
+from node.libp2p.yamux import Socket, Stream
 from node.transport import Handler, Member, TransportLimits
 from primitives.institution import InstitutionError, parse_address
 from primitives.keys import is_public_key
@@ -77,6 +78,8 @@ class Peer:
         self.scope = trio.CancelScope()
         self.outgoing: trio.CancelScope | None = None
         self.incoming: trio.CancelScope | None = None
+        self.stream: Stream | None = None
+        """Ours to write, while it stands; None also while the writing task is amid a frame."""
         self.up = False
         self.both_ready = trio.Event()
         self.wake = trio.Event()
@@ -85,24 +88,6 @@ class Peer:
         self.asking = trio.Semaphore(max(limits.requests_in_flight_max // 2, 1))
         self.answering = 0
         self.answering_bytes = 0
-        self.streams = 0
-
-
-class _FrameReader:
-    """Frames from a stream. Raises TooSlowError if nothing at all comes for `timeout` seconds."""
-
-    def __init__(self, stream: INetStream, frame_bytes_max: int, timeout: float) -> None:
-        self._stream = stream
-        self._decoder = FrameDecoder(frame_bytes_max)
-        self._timeout = timeout
-        self._frames: deque[tuple[Kind, bytes]] = deque()
-
-    async def next(self) -> tuple[Kind, bytes]:
-        while not self._frames:
-            with trio.fail_after(self._timeout):
-                data = await self._stream.read(READ_BYTES)
-            self._frames.extend(self._decoder.feed(data))
-        return self._frames.popleft()
 
 
 class Links:
@@ -162,7 +147,7 @@ class Links:
         for scope in (peer.outgoing, peer.incoming):
             if scope is not None:
                 scope.cancel()
-        peer.outgoing = peer.incoming = None
+        peer.outgoing = peer.incoming = peer.stream = None
         peer.both_ready = trio.Event()
         self._counts["messages_dropped"] += peer.outbox.clear()
         if peer.up:
@@ -172,18 +157,25 @@ class Links:
 
     async def drop(self, peer: Peer) -> None:
         """Close the sockets to `peer`; what stands on them then ends by itself."""
-        for connection in self._host.get_network().get_connections(peer.pid):
-            await connection.muxed_conn.secured_conn.close()
+        for connection in self._host.connections(peer.pid):
+            await connection.close()
 
-    async def receive(self, stream: INetStream) -> None:
+    def flush(self, peer: Peer) -> None:
+        """Send what is queued for `peer`, if that needs no waiting. On the asyncio side."""
+        while peer.outbox and peer.stream is not None:
+            if peer.stream.muxed_conn.unsent_bytes or peer.stream.credit < 2 * FRAME_BYTES_GATHERED:
+                break
+            messages = peer.outbox.take(least=0)
+            if not messages or not self._try_write(peer.stream, messages):
+                break
+        if peer.outbox:
+            self._crossing.command(peer.wake.set)
+
+    async def receive(self, stream: Stream) -> None:
         """Handle a stream that a peer has opened for its messages."""
         peer = self._by_pid[stream.muxed_conn.peer_id]
-        frames = _FrameReader(stream, self._limits.frame_bytes_max, self._timeout)
-        with trio.fail_after(self._dial_timeout):
-            kind, body = await frames.next()
-        if kind is not Kind.HELLO:
-            raise FramingError(f"{kind.name} instead of a hello")
-        trouble = mismatch(self._hello, decode_hello(body), peer.id)
+        decoder = FrameDecoder(self._limits.frame_bytes_max)
+        trouble = mismatch(self._hello, await self._read_hello(stream, decoder), peer.id)
         if trouble is not None:
             self._counts["hellos_refused"] += 1
             self._note(peer, trouble)
@@ -200,23 +192,30 @@ class Links:
             try:
                 await stream.write(encode_hello(Kind.HELLO, self._hello))
                 peer.poke.set()
-                await self._receive_messages(peer, frames)
+                self._connect_if_ready(peer)
+                with trio.fail_after(self._timeout):
+                    await peer.both_ready.wait()
+                await stream.feed(functools.partial(self._take, peer, decoder), self._timeout)
             except trio.TooSlowError:
                 self._counts["timeouts"] += 1
                 await self.drop(peer)
             finally:
+                await stream.reset()
                 if peer.incoming is scope:
                     self.tear_down(peer)
-        await reset(stream)
 
-    async def _receive_messages(self, peer: Peer, frames: _FrameReader) -> None:
-        self._connect_if_ready(peer)
-        with trio.fail_after(self._timeout):
-            await peer.both_ready.wait()
-        while True:
-            kind, body = await frames.next()
+    async def _read_hello(self, stream: Stream, decoder: FrameDecoder) -> Hello:
+        with trio.fail_after(self._dial_timeout):
+            while True:
+                for kind, body in decoder.feed(await stream.read()):
+                    if kind is Kind.MESSAGES:
+                        raise FramingError("messages before the hello")
+                    return decode_hello(body)
+
+    def _take(self, peer: Peer, decoder: FrameDecoder, data: bytes) -> None:
+        for kind, body in decoder.feed(data):
             if kind is not Kind.MESSAGES:
-                raise FramingError(f"{kind.name} amid messages")
+                raise FramingError("a second hello")
             messages = decode_messages(body, self._limits.message_bytes_max)
             if messages:
                 self._counts["messages_received"] += len(messages)
@@ -242,25 +241,24 @@ class Links:
     async def _link(self, peer: Peer) -> None:
         """Open our stream and write to it until it, or the peer's, ends."""
         with trio.fail_after(self._dial_timeout):
-            connections = self._host.get_network().get_connections(peer.pid)
-            if all(connection.is_closed for connection in connections):
+            if not self._host.connections(peer.pid):
                 await self._dial(peer)
             hello = encode_hello(Kind.HELLO, self._hello)
-            stream = await open_stream(self._host, peer.pid, DIRECT, hello)
+            stream = await self._host.open(peer.pid, DIRECT, hello)
         try:
-            frames = _FrameReader(stream, self._limits.frame_bytes_max, self._dial_timeout)
-            kind, body = await frames.next()
-            trouble = mismatch(self._hello, decode_hello(body), peer.id)
-            if kind is not Kind.HELLO or trouble is not None:
+            decoder = FrameDecoder(self._limits.frame_bytes_max)
+            trouble = mismatch(self._hello, await self._read_hello(stream, decoder), peer.id)
+            if trouble is not None:
                 self._counts["hellos_refused"] += 1
-                raise _NoLink(trouble or f"{peer.id} refuses to talk to us: see its log")
+                raise _NoLink(trouble)
             async with trio.open_nursery() as nursery:
                 peer.outgoing = nursery.cancel_scope
+                peer.stream = stream
                 self._connect_if_ready(peer)
                 nursery.start_soon(self._watch, stream)
                 await self._write_messages(peer, stream)
         finally:
-            await reset(stream)
+            await stream.reset()
 
     async def _dial(self, peer: Peer) -> None:
         self._counts["dials"] += 1
@@ -278,20 +276,32 @@ class Links:
                 "there, or our node is not among its members"
             ) from error
 
-    async def _watch(self, stream: INetStream) -> None:
+    async def _watch(self, stream: Stream) -> None:
         await stream.read(1)
         raise FramingError("data on a stream that is ours to write")
 
-    async def _write_messages(self, peer: Peer, stream: INetStream) -> None:
+    async def _write_messages(self, peer: Peer, stream: Stream) -> None:
+        """Write heartbeats, and what `flush` must leave because it needs waiting."""
         while True:
             peer.wake = trio.Event()
             if not peer.outbox:
                 with trio.move_on_after(self._heartbeat):
                     await peer.wake.wait()
+            peer.stream = None
             messages = peer.outbox.take()
-            frame = encode_messages(messages) if messages else HEARTBEAT
+            frame = encode_messages(messages)
             for start in range(0, len(frame), _WRITE_BYTES):
                 with trio.fail_after(self._timeout):
                     await stream.write(frame[start : start + _WRITE_BYTES])
             self._counts["messages_sent"] += len(messages)
             self._counts["frames_sent"] += 1
+            peer.stream = stream
+
+    def _try_write(self, stream: Stream, messages: list[bytes]) -> bool:
+        if not stream.try_write(encode_messages(messages)):
+            return False
+        if stream.muxed_conn.unsent_bytes:
+            self._crossing.command(stream.muxed_conn.send)
+        self._counts["messages_sent"] += len(messages)
+        self._counts["frames_sent"] += 1
+        return True

@@ -1,7 +1,7 @@
 """Requests to peers, and our answers to theirs: a stream for each.
 
-    request  := length (4 bytes, big endian)  bytes
-    response := status (1 byte)  length (4 bytes, big endian)  bytes; nothing follows a status not 0
+request  := length (4 bytes, big endian)  bytes
+response := status (1 byte)  length (4 bytes, big endian)  bytes; nothing follows a status not 0
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections import Counter
 
 import structlog
 import trio
-from libp2p.abc import INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 
 from node.framing import PROTOCOL_VERSION, FramingError
 from node.libp2p.guest import Crossing
-from node.libp2p.host import Host, open_stream, read_exactly, reset
+from node.libp2p.host import Host, read_exactly
 from node.libp2p.links import Peer
+from node.libp2p.yamux import Stream
 from node.transport import Handler, PeerUnreachable, TransportLimits
 
 REQUEST = TProtocol(f"/medpact/request/{PROTOCOL_VERSION}")
@@ -94,7 +94,7 @@ class Requests:
 
     async def _ask(self, peer: Peer, request: bytes) -> bytes:
         length = len(request).to_bytes(_LENGTH_BYTES, "big")
-        stream = await open_stream(self._host, peer.pid, REQUEST, length + request)
+        stream = await self._host.open(peer.pid, REQUEST, length + request)
         try:
             status = await read_exactly(stream, 1)
             if status != _OK:
@@ -105,11 +105,11 @@ class Requests:
                 raise PeerUnreachable(f"{peer.id} wants to send {size} bytes: more than allowed")
             return await read_exactly(stream, size)
         finally:
-            await reset(stream)
+            await stream.reset()
 
     # ---- theirs to us ----
 
-    async def serve(self, stream: INetStream) -> None:
+    async def serve(self, stream: Stream) -> None:
         """Under trio: answer the request on `stream`, within limits."""
         peer = self._by_pid[stream.muxed_conn.peer_id]
         limits = self._limits
@@ -135,7 +135,7 @@ class Requests:
             peer.answering -= 1
             peer.answering_bytes -= size
 
-    async def _refuse(self, stream: INetStream) -> None:
+    async def _refuse(self, stream: Stream) -> None:
         self._counts["requests_refused"] += 1
         with trio.fail_after(1):
             await stream.write(_BUSY)

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 
 import structlog
 import trio
-from libp2p.abc import INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
@@ -20,9 +19,10 @@ from multiaddr import Multiaddr
 
 from node.framing import PROTOCOL_VERSION, FramingError, Hello
 from node.libp2p.guest import Crossing, Guest
-from node.libp2p.host import Gossip, Socket, make_host, quieten_library
+from node.libp2p.host import Gossip, make_host, quieten_library
 from node.libp2p.links import DIRECT, Links, Peer
 from node.libp2p.requests import REQUEST, Requests
+from node.libp2p.yamux import Socket
 from node.transport import Handler, Member, PeerUnreachable, TransportError, TransportLimits
 from primitives.institution import InstitutionError, parse_address
 
@@ -126,7 +126,7 @@ class Libp2pTransport:
             return False
         if len(to.outbox) == 1:
             if not self._woken:
-                self._crossing.command(self._wake_writers)
+                self._crossing.post(self._flush_links)
             self._woken.append(to)
         return True
 
@@ -179,6 +179,11 @@ class Libp2pTransport:
     def _guest_ended(self, ended: asyncio.Future[BaseException | None]) -> None:
         self._fail(ended.result() or RuntimeError("The network layer has ended."))
 
+    def _flush_links(self) -> None:
+        for peer in self._woken:
+            self._links.flush(peer)
+        self._woken.clear()
+
     # ---- the trio side ----
 
     async def _run(self, started: asyncio.Future[None]) -> None:
@@ -197,13 +202,13 @@ class Libp2pTransport:
     async def _serve(
         self, listeners: list[trio.SocketListener], started: asyncio.Future[None]
     ) -> None:
-        host = make_host(self._key_pair, self._limits, self._admit, self._guard)
+        host = make_host(self._key_pair, self._limits, self._counts, self._admit, self._guard)
         shared = self._limits, self._counts, self._crossing, self._handler, host, self._by_pid
         self._host = host
         self._links = Links(self._hello, *shared)
         self._requests = requests = Requests(*shared)
-        host.set_stream_handler(DIRECT, self._links.receive)
-        host.set_stream_handler(REQUEST, requests.serve)
+        host.handle(DIRECT, self._links.receive)
+        host.handle(REQUEST, requests.serve)
         gossip = Gossip(host, self._topic, self._gossip_valid, self._gossip_deliver, self._counts)
         async with host.run([]), gossip.running():
             try:
@@ -225,9 +230,8 @@ class Libp2pTransport:
 
     async def _close(self) -> None:
         async with trio.open_nursery() as nursery:
+            # The library would close one after the other, and sleep for each.
             for connection in self._host.get_network().get_connections():
-                # The socket first: saying goodbye to a frozen peer would not end.
-                await connection.muxed_conn.secured_conn.close()
                 nursery.start_soon(connection.close)
         await self._host.close()
 
@@ -296,23 +300,16 @@ class Libp2pTransport:
         await connection.event_closed.wait()
 
     @contextlib.contextmanager
-    def _guard(self, stream: INetStream) -> Iterator[bool]:
-        """Whether a member's new stream is within its limit; keeps in what handling it raises."""
-        peer = self._by_pid.get(stream.muxed_conn.peer_id)
-        if peer is None or peer.streams >= self._limits.streams_max:
-            self._counts["streams_refused"] += 1
-            yield False
-            return
-        peer.streams += 1
+    def _guard(self, pid: ID) -> Iterator[bool]:
+        """Whether the opener of a stream is a member; keeps in what handling it raises."""
+        peer = self._by_pid.get(pid)
         try:
-            yield True
+            yield peer is not None
         except FramingError as error:
             self._counts["malformed"] += 1
-            _log.debug("a peer sent malformed data", peer=peer.id, error=str(error))
+            _log.debug("a peer sent malformed data", peer=str(pid), error=str(error))
         except Exception as error:
-            _log.debug("a stream ended", peer=peer.id, error=repr(error))
-        finally:
-            peer.streams -= 1
+            _log.debug("a stream ended", peer=str(pid), error=repr(error))
 
     def _replace_peers(self, peers: dict[str, Peer]) -> None:
         old = dict(self._peers)
@@ -348,11 +345,6 @@ class Libp2pTransport:
             self._nursery.start_soon(ask, self._requests)
         elif not answer.done():
             answer.set_exception(PeerUnreachable("this node is stopping"))
-
-    def _wake_writers(self) -> None:
-        for peer in self._woken:
-            peer.wake.set()
-        self._woken.clear()
 
     # ---- gossip, under trio ----
 
