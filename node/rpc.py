@@ -85,6 +85,11 @@ class RpcServer:
         self.tcp_address: tuple[str, int] | None = None
         """The host and port that TCP listens on, once started."""
 
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return sum(len(server.connections) for server in self._servers)
+
     async def start(self) -> None:
         """Listen. Raises StartError, and leaves nothing behind then."""
         try:
@@ -180,10 +185,7 @@ class RpcServer:
         return await self._send(request, HTTPStatus.OK, found)
 
     async def _get(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
-        query: dict[str, str | list[str]] = {}
-        for name in request.query:
-            values = request.query.getall(name)
-            query[name] = values[0] if len(values) == 1 else values
+        query = {name: request.query.getall(name) for name in request.query}
         try:
             result = await self._dispatcher.get(caller, request.path.lstrip("/"), query, _now())
         except RpcError as error:
@@ -248,12 +250,13 @@ class RpcServer:
             content_type=_CONTENT_TYPE if body else None,
             headers=_HEADERS,
         )
-        if status == HTTPStatus.REQUEST_TIMEOUT:
-            response.force_close()
         try:
             async with asyncio.timeout(self._limits.answer_timeout_ms / 1000):
                 await response.prepare(request)
                 await response.write_eof()
+            if status == HTTPStatus.REQUEST_TIMEOUT:
+                # Who took too long once is not waited for again.
+                request.protocol.force_close()
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()

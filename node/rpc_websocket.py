@@ -153,7 +153,8 @@ class WebSocketSession:
         except ConnectionError:
             return
         except Exception as error:  # noqa: BLE001 - told in the log and to the client
-            self._service.log.error("rpc_subscription_failed", error=type(error).__name__)
+            name = type(error).__name__
+            self._service.log.error("rpc_subscription_failed", error=name)  # noqa: TRY400
             self._close(WSCloseCode.INTERNAL_ERROR, subscription.cursor)
 
     async def _send_blocks(self, subscription: _Subscription) -> bool:

@@ -1,11 +1,12 @@
 """From a method's name and raw params to its encoded result: rate, role, params, call."""
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 import msgspec
+import msgspec.inspect
 
 from node.jsonrpc import ErrorCode, RpcError
 from node.limits import RateLimiter
@@ -13,6 +14,7 @@ from node.methods.events import Subscriber
 from node.methods.method import Method
 from node.methods.service import Service
 from node.methods.table import METHODS
+from node.methods.views import Params
 from node.rpc_access import Caller
 
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
@@ -28,6 +30,7 @@ class Dispatcher:
         self._decoders = {
             name: msgspec.json.Decoder(method.params) for name, method in METHODS.items()
         }
+        self._lists = {name: _list_fields(method.params) for name, method in METHODS.items()}
 
     async def call(
         self,
@@ -52,16 +55,21 @@ class Dispatcher:
         return await self._run(method, params, subscriber)
 
     async def get(
-        self, caller: Caller, name: str, query: Mapping[str, str | list[str]], now: int
+        self, caller: Caller, name: str, query: Mapping[str, Sequence[str]], now: int
     ) -> bytes:
-        """Answer GET /name?param=value; numbers and lists are read from text. Raises RpcError."""
+        """Answer GET /name?param=value with the values of each parameter; raises RpcError.
+
+        Numbers are read from text, and a list is its parameter given several times.
+        """
         method = self._admit(caller, name, now)
         if not method.by_get:
             raise RpcError(
                 ErrorCode.UNSUPPORTED_REQUEST, f"{name} cannot be called by GET: use POST."
             )
+        lists = self._lists[name]
+        values = {n: v if n in lists or len(v) > 1 else v[0] for n, v in query.items()}
         try:
-            params = msgspec.convert(query, method.params, strict=False)
+            params = msgspec.convert(values, method.params, strict=False)
         except ValueError as error:
             raise RpcError(ErrorCode.INVALID_PARAMS, f"The params are wrong: {error}.") from error
         return await self._run(method, params, None)
@@ -104,7 +112,7 @@ class Dispatcher:
         except Exception as error:
             # The message could quote what was sent or stored; type and place are enough to find it.
             frame = traceback.extract_tb(error.__traceback__)[-1]
-            self._service.log.error(
+            self._service.log.error(  # noqa: TRY400
                 "rpc_call_failed",
                 method=method.name,
                 error=type(error).__name__,
@@ -114,6 +122,15 @@ class Dispatcher:
                 ErrorCode.INTERNAL_ERROR,
                 "The node failed to answer; its log says where. `medpact verify` checks its disk.",
             ) from error
+
+
+def _list_fields(params: type[Params]) -> tuple[str, ...]:
+    """The names of the params that are lists."""
+    found = msgspec.inspect.type_info(params)
+    if not isinstance(found, msgspec.inspect.StructType):
+        raise TypeError(f"{params} is no struct")
+    kinds = (msgspec.inspect.ListType, msgspec.inspect.VarTupleType)
+    return tuple(field.name for field in found.fields if isinstance(field.type, kinds))
 
 
 def _by_name(method: Method, raw: msgspec.Raw) -> msgspec.Raw:

@@ -66,6 +66,11 @@ class Service:
             self._pool, lambda: function(reader, *args, **kwargs)
         )
 
+    @property
+    def submits_under_way(self) -> int:
+        """Submissions that the backend has not answered."""
+        return len(self._submits)
+
     async def submit(self, raws: list[bytes]) -> list[tuple[str | None, str | None]]:
         """The hex id and the refusal of each transaction. Goes on to the end even if the client is
         gone.

@@ -54,12 +54,17 @@ class Waits:
             self._task.cancel()
             await asyncio.wait([self._task])
 
+    @property
+    def count(self) -> int:
+        """Waits under way."""
+        return len(self._waits)
+
     async def outcomes(self, ids: Sequence[bytes], timeout_ms: int) -> dict[bytes, Outcome]:
         """The final outcomes known after at most `timeout_ms`; as soon as all are, at once."""
-        if len(self._waits) >= self._service.limits.waits_max:
+        if self.count >= self._service.limits.waits_max:
             raise RpcError(
                 ErrorCode.BUSY,
-                f"{len(self._waits)} calls wait already, which is the limit; try again, or wait "
+                f"{self.count} calls wait already, which is the limit; try again, or wait "
                 "for many transactions in one call.",
             )
         if self._task is None or self._task.done():

@@ -1,7 +1,7 @@
 """A node for the RPC's tests: real ledger code and a real database, no consensus and no network."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -278,6 +278,12 @@ async def served(
     finally:
         await server.stop()
         await backend.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop run until something is so; pytest's timeout ends what never is."""
+    while not condition():  # noqa: ASYNC110 - what is waited for has no event
+        await asyncio.sleep(0)
 
 
 async def fails(call: Awaitable[Any]) -> RpcError:

@@ -1,4 +1,4 @@
-"""node/jsonrpc.py against the specification: its own examples, and a model that hypothesis compares with."""
+"""node/jsonrpc.py against the specification: its examples, and a model for hypothesis."""
 
 import asyncio
 import json
