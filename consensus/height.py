@@ -184,7 +184,9 @@ class HeightState:
     ) -> None:
         """OSDI'99 sections 4.2 and 4.4: log a PREPARE, COMMIT or VIEW-CHANGE that is genuine."""
         # A COMMIT counts in whichever view: a quorum of them decides even if we left that view.
-        old = message.view < self.view and not isinstance(message, Commit)
+        # Nobody needs to ask for view 0, where all start.
+        first_views = {Commit: 0, Prepare: self.view, ViewChange: max(self.view, 1)}
+        old = message.view < first_views[type(message)]
         refusal = "old_view" if old else self._tally.refusal(signed.signer, message)
         if refusal is not None:
             self._intake.drop(refusal)

@@ -29,10 +29,10 @@ class Pacing:
     def base_ms(self) -> int:
         """What view 0 gets, in milliseconds."""
         settings = self._settings
-        if not self._latencies:
-            return settings.view_timeout_ms_initial
-        median = sorted(self._latencies)[len(self._latencies) // 2]
-        wanted = median * settings.latency_multiple
+        wanted = settings.view_timeout_ms_initial
+        if self._latencies:
+            median = sorted(self._latencies)[len(self._latencies) // 2]
+            wanted = median * settings.latency_multiple
         return min(max(wanted, settings.view_timeout_ms_min), settings.view_timeout_ms_max)
 
     def view_timeout_ms(self, view: int) -> int:

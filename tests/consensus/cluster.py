@@ -197,14 +197,14 @@ class Cluster:
         except Crash:
             node.crash()
             self.later(self.random.randint(10, 1_500), lambda: self.restart(node))
-        self._set_alarm(node)
+        self.set_alarm(node)
 
     def restart(self, node: Node) -> None:
         if not node.up:
             node.start()
-            self._set_alarm(node)
+            self.set_alarm(node)
 
-    def _set_alarm(self, node: Node) -> None:
+    def set_alarm(self, node: Node) -> None:
         deadline = None if node.replica is None else node.replica.deadline
         if deadline is None or self._alarm.get(id(node)) == deadline:
             return
@@ -238,6 +238,15 @@ class Cluster:
                 self.hand_over(node, best.chain[len(node.chain)])
         self.later(every_ms, lambda: self.synchronize(every_ms))
 
+    def clear_up(self) -> None:
+        """The network becomes timely, clocks right, and everyone is up."""
+        self.weather = Weather()
+        self.crash_before_effect = 0.0
+        for node in self.honest:
+            node.clock_off = False
+        for node in self.nodes:
+            self.restart(node)
+
     # ---- what must hold ----------------------------------------------------------------------
 
     def check_agreement(self) -> None:
@@ -261,4 +270,3 @@ def byzantine_within_bounds(committee: Committee, source: random.Random) -> tupl
         members = [voter.id for voter in committee.voters if voter.group == group]
         chosen += source.sample(members, faulty_max(size))
     return tuple(sorted(chosen))
-

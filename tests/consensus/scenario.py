@@ -76,7 +76,9 @@ class Network:
         self.names: dict[bytes, str] = {}
         self.blocks: dict[str, Block] = {}
         self.persisted: dict[bytes, None] = {}
-        self.nodes = {v.id: Node(self, v.id, self.committee, SETTINGS) for v in self.committee.voters}
+        self.nodes = {
+            v.id: Node(self, v.id, self.committee, SETTINGS) for v in self.committee.voters
+        }
 
     # ---- the world of the nodes --------------------------------------------------------------
 

@@ -1,9 +1,19 @@
 """What the tests of consensus share: committees with keys, blocks, signed messages, certificates."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from consensus.certificates import assemble
 from consensus.committee import POOL, Committee, Voter
+from consensus.events import (
+    Advanced,
+    Broadcast,
+    Effect,
+    Event,
+    Expired,
+    Fetched,
+    Persist,
+    Received,
+)
 from consensus.messages import (
     Certificate,
     Commit,
@@ -16,6 +26,8 @@ from consensus.messages import (
     ViewChange,
     sign,
 )
+from consensus.replica import Replica
+from consensus.settings import ConsensusSettings
 from consensus.view_change import justify
 from primitives.block import HEADER_VERSION, Block, BlockHeader
 from primitives.hashing import ZERO_DIGEST, digest
@@ -68,9 +80,7 @@ def make_block(
 def genesis(committee: Committee) -> BlockHeader:
     """The head of a chain without blocks."""
     nothing = (ZERO_DIGEST, ZERO_DIGEST, ZERO_DIGEST, ZERO_DIGEST)
-    return BlockHeader(
-        HEADER_VERSION, CHAIN, 0, ZERO_DIGEST, 0, "", 0, *nothing, committee.hash
-    )
+    return BlockHeader(HEADER_VERSION, CHAIN, 0, ZERO_DIGEST, 0, "", 0, *nothing, committee.hash)
 
 
 def by(name: str, message: Message) -> Signed:
@@ -100,3 +110,86 @@ def view_changes(
 def proposal(block: Block, view: int = 0, justification: Justification | None = None) -> PrePrepare:
     """A PRE-PREPARE for the block at its own height."""
     return PrePrepare(block.header.height, view, block, justification)
+
+
+class Stage:
+    """One replica under test; everyone else is played by the test. Time is in milliseconds."""
+
+    def __init__(
+        self,
+        name: str,
+        committee: Committee | None = None,
+        settings: ConsensusSettings | None = None,
+        promises: Sequence[Persist] = (),
+        head: BlockHeader | None = None,
+    ) -> None:
+        self.name = name
+        self.committee = committee or make_committee(4)
+        self.settings = settings or ConsensusSettings()
+        self.head = head or genesis(self.committee)
+        self.now = 1_000
+        self.recorded: list[Persist] = list(promises)
+        self.replica = Replica(
+            CHAIN,
+            name,
+            key_of(name),
+            self.settings,
+            self.head,
+            self.committee,
+            promises,
+            self.now,
+        )
+
+    def step(self, event: Event) -> list[Effect]:
+        effects = self.replica.step(event, self.now)
+        self.recorded += [effect for effect in effects if isinstance(effect, Persist)]
+        return effects
+
+    def hear(self, *messages: tuple[str, Message]) -> list[Effect]:
+        """Messages come, each with its signer."""
+        return [
+            effect
+            for name, message in messages
+            for effect in self.step(Received(by(name, message)))
+        ]
+
+    def hear_all(self, names: Iterable[str], message: Message) -> list[Effect]:
+        """The same message comes from each of these voters, ourselves left out."""
+        return self.hear(*((name, message) for name in names if name != self.name))
+
+    def wait(self, milliseconds: int) -> list[Effect]:
+        """Let time pass; alarms ring when they are due."""
+        until, effects = self.now + milliseconds, []
+        while (deadline := self.replica.deadline) is not None and deadline <= until:
+            self.now = max(deadline, self.now)
+            effects += self.step(Expired())
+        self.now = until
+        return effects
+
+    def accept(self, block: Block, view: int = 0, claims: Justification | None = None) -> None:
+        """The primary's proposal comes and the node finds it valid."""
+        primary = self.committee.primary(block.header.height, view)
+        self.hear((primary, proposal(block, view, claims)))
+        self.step(Fetched(block))
+
+    def advance(self, *blocks: Block) -> list[Effect]:
+        """The node has applied these blocks."""
+        self.head = blocks[-1].header
+        return self.step(Advanced(self.head, self.committee))
+
+    def dropped(self, reason: str) -> int:
+        return self.replica.counters.get(reason, 0)
+
+    def restarted(self) -> "Stage":
+        """The same voter in a new process, with nothing but its promises."""
+        return Stage(self.name, self.committee, self.settings, self.recorded, self.head)
+
+
+def said(effects: Iterable[Effect]) -> list[Message]:
+    """The messages that were newly signed."""
+    return [effect.signed.message for effect in effects if isinstance(effect, Persist)]
+
+
+def sent(effects: Iterable[Effect]) -> list[Message]:
+    """The messages that went to everyone, new or again."""
+    return [effect.signed.message for effect in effects if isinstance(effect, Broadcast)]
