@@ -1,6 +1,6 @@
 """What the node asks of a network: messages in order to each peer, gossip, requests.
 
-The port and its value types; node/libp2p.py is the one implementation that reaches other machines,
+The port and its value types; node/libp2p is the one implementation that reaches other machines,
 and a test may give the node another. docs/ARCHITECTURE.md section 7.
 
 The network promises little, and the node relies on no more: messages sent to one peer between one

@@ -91,7 +91,8 @@ class Upgrader(TransportUpgrader):
     async def upgrade_connection(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
         """As the library's."""
         await self.muxer_multistream.select_transport(conn)
-        assert isinstance(conn, SecureSession)
+        if not isinstance(conn, SecureSession):
+            raise TypeError("not a Noise connection")
         return Muxer(conn, peer_id, self._limits, self._counts)
 
 
@@ -189,9 +190,9 @@ class Host(BasicHost):
 
 
 def _inner(stream: INetStream) -> Stream:
-    assert isinstance(stream, NetStream)
-    inner = stream.muxed_stream
-    assert isinstance(inner, Stream)
+    inner = stream.muxed_stream if isinstance(stream, NetStream) else None
+    if not isinstance(inner, Stream):
+        raise TypeError("not a stream of our Yamux")
     return inner
 
 
@@ -279,7 +280,8 @@ class Gossip(Pubsub):
         deliver: Callable[[rpc_pb2.Message], None],
         counts: Counter[str],
     ) -> None:
-        super().__init__(host, _Router(), strict_signing=True, allowed_topics={topic})
+        self._router = _Router()
+        super().__init__(host, self._router, strict_signing=True, allowed_topics={topic})
         self.counter = time.time_ns()
         self.seen_messages.stop()
         self.seen_messages = _Seen()  # type: ignore[assignment]
@@ -291,7 +293,7 @@ class Gossip(Pubsub):
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run it within this context."""
-        async with background_trio_service(self), background_trio_service(self.router):
+        async with background_trio_service(self), background_trio_service(self._router):
             await self.wait_until_ready()
             await self.subscribe(self._topic)
             yield
@@ -308,7 +310,7 @@ class Gossip(Pubsub):
         """As the library's."""
         try:
             await super().stream_handler(stream)
-        except Exception:
+        except Exception:  # noqa: BLE001 - it would end the host
             self._counts["malformed"] += 1
             await stream.reset()
             self._handle_dead_peer(stream.muxed_conn.peer_id)
@@ -317,7 +319,7 @@ class Gossip(Pubsub):
         """As the library's."""
         try:
             await super().push_msg(msg_forwarder, msg)
-        except Exception:
+        except Exception:  # noqa: BLE001 - it would end the host
             self._counts["malformed"] += 1
 
 

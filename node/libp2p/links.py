@@ -40,7 +40,8 @@ from node.framing import (
 )
 from node.libp2p.guest import Crossing
 from node.libp2p.host import Host
-from node.libp2p.yamux import Socket, Stream
+from node.libp2p.packets import Socket
+from node.libp2p.yamux import Stream
 from node.transport import Handler, Member, TransportLimits
 from primitives.institution import InstitutionError, parse_address
 from primitives.keys import is_public_key
@@ -53,11 +54,6 @@ _log = structlog.get_logger("medpact.network")
 
 class _NoLink(Exception):
     """Why there is no link to a peer, in words for the log that do not change from try to try."""
-
-
-def _is_timeout(error: Exception) -> bool:
-    group = error if isinstance(error, ExceptionGroup) else ExceptionGroup("", [error])
-    return group.subgroup(trio.TooSlowError) is not None
 
 
 class Peer:
@@ -124,14 +120,15 @@ class Links:
                 began = trio.current_time()
                 try:
                     await self._link(peer)
-                except _NoLink as error:
-                    self._note(peer, str(error))
-                except Exception as error:
-                    _log.debug("link ended", peer=peer.id, error=repr(error))
-                    if _is_timeout(error):
-                        self._counts["timeouts"] += 1
-                        self._note(peer, f"{peer.address} does not answer in time")
-                        await self.drop(peer)
+                # Errors may come in a group, and together with a cancellation, which goes on.
+                except* _NoLink as group:
+                    self._note(peer, str(group.exceptions[0]))
+                except* trio.TooSlowError:
+                    self._counts["timeouts"] += 1
+                    self._note(peer, f"{peer.address} does not answer in time")
+                    await self.drop(peer)
+                except* Exception as group:  # noqa: BLE001 - the peer's fault, or the network's
+                    _log.debug("a link ended", peer=peer.id, error=repr(group.exceptions))
                 finally:
                     self.tear_down(peer)
                 if trio.current_time() - began > pause_max:
@@ -163,11 +160,12 @@ class Links:
     def flush(self, peer: Peer) -> None:
         """Send what is queued for `peer`, if that needs no waiting. On the asyncio side."""
         while peer.outbox and peer.stream is not None:
-            if peer.stream.muxed_conn.unsent_bytes or peer.stream.credit < 2 * FRAME_BYTES_GATHERED:
+            if not peer.stream.takes(2 * FRAME_BYTES_GATHERED):
                 break
             messages = peer.outbox.take(least=0)
-            if not messages or not self._try_write(peer.stream, messages):
+            if not messages:
                 break
+            self._write_now(peer.stream, messages)
         if peer.outbox:
             self._crossing.command(peer.wake.set)
 
@@ -297,11 +295,10 @@ class Links:
             self._counts["frames_sent"] += 1
             peer.stream = stream
 
-    def _try_write(self, stream: Stream, messages: list[bytes]) -> bool:
-        if not stream.try_write(encode_messages(messages)):
-            return False
-        if stream.muxed_conn.unsent_bytes:
-            self._crossing.command(stream.muxed_conn.send)
+    def _write_now(self, stream: Stream, messages: list[bytes]) -> None:
+        stream.write_now(encode_messages(messages))
+        packets = stream.muxed_conn.packets
+        if packets.unsent_bytes:
+            self._crossing.command(packets.send)
         self._counts["messages_sent"] += len(messages)
         self._counts["frames_sent"] += 1
-        return True

@@ -85,7 +85,7 @@ class Requests:
             problem = f"{peer.id} did not answer within {timeout:g} s"
         except PeerUnreachable as error:
             problem = str(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the peer's fault, or the network's
             _log.debug("a request failed", peer=peer.id, error=repr(error))
         finally:
             if not answer.done():
@@ -164,7 +164,7 @@ class Requests:
             if len(response) > self._limits.response_bytes_max:
                 raise ValueError(f"The response of {len(response)} bytes cannot be sent.")
             answer.response = response
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - one bad answer must not end the node
             self._counts["requests_not_answered"] += 1
             _log.error("a request could not be answered", peer=peer, exc_info=error)
         finally:

@@ -8,6 +8,7 @@ import errno
 import socket
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import structlog
 import trio
@@ -21,8 +22,9 @@ from node.framing import PROTOCOL_VERSION, FramingError, Hello
 from node.libp2p.guest import Crossing, Guest
 from node.libp2p.host import Gossip, make_host, quieten_library
 from node.libp2p.links import DIRECT, Links, Peer
+from node.libp2p.packets import Socket
 from node.libp2p.requests import REQUEST, Requests
-from node.libp2p.yamux import Socket
+from node.libp2p.yamux import Muxer
 from node.transport import Handler, Member, PeerUnreachable, TransportError, TransportLimits
 from primitives.institution import InstitutionError, parse_address
 
@@ -103,11 +105,12 @@ class Libp2pTransport:
         guest, self._guest = self._guest, None
         if guest is None:
             return
+        over: set[asyncio.Future[Any]] = {self._ended, guest.ended}
         first = asyncio.FIRST_COMPLETED
         self._crossing.command(self._stopping.set)
-        await asyncio.wait([self._ended, guest.ended], timeout=_STOP_S_MAX, return_when=first)
+        await asyncio.wait(over, timeout=_STOP_S_MAX, return_when=first)
         self._crossing.command(self._scope.cancel)
-        await asyncio.wait([self._ended, guest.ended], return_when=first)
+        await asyncio.wait(over, return_when=first)
         self._crossing.run_posts()
         if self._requests is not None:
             await self._requests.cancel_all()
@@ -190,7 +193,7 @@ class Libp2pTransport:
         try:
             with self._scope:
                 await self._serve(await self._open_listeners(), started)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - handed on
             if started.done():
                 self._fail(error)
             else:
@@ -200,7 +203,7 @@ class Libp2pTransport:
             self._ended.set_result(None)
 
     async def _serve(
-        self, listeners: list[trio.SocketListener], started: asyncio.Future[None]
+        self, listeners: Sequence[trio.SocketListener], started: asyncio.Future[None]
     ) -> None:
         host = make_host(self._key_pair, self._limits, self._counts, self._admit, self._guard)
         shared = self._limits, self._counts, self._crossing, self._handler, host, self._by_pid
@@ -235,7 +238,7 @@ class Libp2pTransport:
                 nursery.start_soon(connection.close)
         await self._host.close()
 
-    async def _open_listeners(self) -> list[trio.SocketListener]:
+    async def _open_listeners(self) -> Sequence[trio.SocketListener]:
         host, port = self._listen, 0
         try:
             host, port = parse_address(self._listen)
@@ -292,12 +295,13 @@ class Libp2pTransport:
         try:
             raw = RawConnection(Socket(stream), False)
             connection = await self._host.upgrade_inbound_connection(raw, _SOMEWHERE)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the peer's fault, whatever it is
             self._counts["handshakes_failed"] += 1
             return
         finally:
             self._handshakes -= 1
-        await connection.event_closed.wait()
+        if isinstance(connection, Muxer):
+            await connection.event_closed.wait()
 
     @contextlib.contextmanager
     def _guard(self, pid: ID) -> Iterator[bool]:
@@ -308,7 +312,7 @@ class Libp2pTransport:
         except FramingError as error:
             self._counts["malformed"] += 1
             _log.debug("a peer sent malformed data", peer=str(pid), error=str(error))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it would end the host
             _log.debug("a stream ended", peer=str(pid), error=repr(error))
 
     def _replace_peers(self, peers: dict[str, Peer]) -> None:
@@ -358,7 +362,7 @@ class Libp2pTransport:
                 try:
                     await gossip.send(self._gossip_queue[0])
                     self._counts["gossip_sent"] += 1
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - gossip is best effort
                     self._counts["gossip_dropped"] += 1
                     _log.debug("gossip could not be published", error=repr(error))
                 self._gossip_queue.popleft()

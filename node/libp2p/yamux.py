@@ -1,33 +1,28 @@
-"""Yamux over Noise in one piece, for trio.
+"""Yamux for trio: many streams in one connection.
 
-The same protocols as the library's, on the wire (https://github.com/hashicorp/yamux/blob/master/spec.md,
-https://github.com/libp2p/specs/tree/master/noise), but built for the path that every vote takes:
+The same protocol as the library's on the wire (https://github.com/hashicorp/yamux/blob/master/spec.md),
+built for the path that every vote takes:
 
-* Whatever one system call brings is decrypted and dealt out at once, and what is to be sent is
-  encrypted and handed to the system at once: neither takes a turn of the scheduler unless the
-  system makes it wait. The library passes each frame through a dozen locks, each such a turn.
-* A peer that overruns its window, or opens more streams than allowed, or has more of its data
-  waiting here than allowed, loses the stream or the connection. The library lets it go on.
+* What arrives is dealt out at once, and what is written leaves at once: neither takes a turn of the
+  scheduler unless it must wait. The library passes each frame through a dozen locks, each a turn.
+* A peer that overruns its window, or opens more streams than allowed, or has more of its data wait
+  here than allowed, loses the stream or the connection. The library lets it go on.
 * Closing never waits for the peer.
 
-What does not wait is a plain function, so no task can be interrupted in it and nothing is locked.
-`try_write` may even be called from outside trio.
+What does not wait is a plain function, so no task can come between and nothing is locked.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import trio
-from libp2p.abc import ConnectionType, IMuxedConn, IMuxedStream
-from libp2p.io.trio import TrioTCPStream
+from libp2p.abc import IMuxedConn, IMuxedStream
+from libp2p.connection_types import ConnectionType
 from libp2p.peer.id import ID
-from libp2p.security.noise.io import NoiseTransportReadWriter
 from libp2p.security.secure_session import SecureSession
 from libp2p.stream_muxer.exceptions import (
     MuxedConnUnavailable,
@@ -37,44 +32,17 @@ from libp2p.stream_muxer.exceptions import (
 )
 from multiaddr import Multiaddr
 
-if TYPE_CHECKING:
-    from node.transport import TransportLimits
+from node.libp2p.packets import UNSENT_BYTES_MAX, Packets
+from node.transport import TransportLimits
 
 WINDOW_BYTES = 1024 * 1024
 _WINDOW_BYTES_INITIAL = 256 * 1024
 _FRAME_BODY_BYTES = 60 * 1024
-_PACKET_BYTES_MAX = 65535 - 16
-_READ_BYTES = 128 * 1024
-_UNSENT_BYTES_MAX = 256 * 1024
-# What answering its pings and the like may add to that while the peer reads nothing.
-_UNSENT_BYTES_ABUSE = 4 * _UNSENT_BYTES_MAX
 _CREDIT_MAX = 2**31
 
 _HEADER = struct.Struct(">BBHII")  # version, type, flags, stream, length
 _DATA, _WINDOW_UPDATE, _PING, _GO_AWAY = range(4)
 _SYN, _ACK, _FIN, _RST = 1, 2, 4, 8
-
-
-class Socket(TrioTCPStream):
-    """Reads ahead, so that the handshake's packets cost one system call instead of two.
-
-    `read(n)` returns n bytes, at most 64 KiB; less only where the connection ends.
-    """
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        super().__init__(stream)
-        self.ahead = bytearray()
-
-    async def read(self, n: int | None = None) -> bytes:
-        wanted = min(n or 65536, 65536)
-        while len(self.ahead) < wanted:
-            data = await super().read(65536)
-            if not data:
-                break
-            self.ahead += data
-        taken = bytes(self.ahead[:wanted])
-        del self.ahead[:wanted]
-        return taken
 
 
 class ProtocolError(Exception):
@@ -147,29 +115,29 @@ class Stream(IMuxedStream):
                 raise MuxedStreamReset("The stream was reset")
             if self.we_ended:
                 raise MuxedStreamClosed("The stream is closed for writing")
-            if self.muxed_conn.unsent_bytes >= _UNSENT_BYTES_MAX:
-                await self.muxed_conn.room.park()
+            if self.muxed_conn.packets.unsent_bytes >= UNSENT_BYTES_MAX:
+                await self.muxed_conn.packets.room.park()
             elif not self.credit:
                 await self.writable.park()
             else:
                 size = min(self.credit, _FRAME_BODY_BYTES, len(data) - start)
                 self._put(data[start : start + size])
-                self.muxed_conn.send()
+                self.muxed_conn.packets.send()
                 start += size
 
-    def try_write(self, data: bytes) -> bool:
-        """Write all of `data` without waiting, or nothing and return False.
+    def takes(self, size: int) -> bool:
+        """Whether `size` bytes can be written without waiting."""
+        ended = self.dead or self.we_ended
+        return not ended and self.credit >= size and not self.muxed_conn.packets.unsent_bytes
 
-        It may be called from outside trio; then see to it that `Muxer.send` is called within if the
-        connection has `unsent_bytes` afterwards.
+    def write_now(self, data: bytes) -> None:
+        """Write what the stream `takes`; this may be called from outside trio.
+
+        Then have `packets.send` called within, if `packets.unsent_bytes` is not 0 afterwards.
         """
-        muxer = self.muxed_conn
-        if self.dead or self.we_ended or len(data) > self.credit or muxer.unsent_bytes:
-            return False
         for start in range(0, len(data), _FRAME_BODY_BYTES):
             self._put(data[start : start + _FRAME_BODY_BYTES])
-        muxer.flush()
-        return True
+        self.muxed_conn.packets.flush()
 
     def _put(self, body: bytes) -> None:
         self.credit -= len(body)
@@ -180,14 +148,14 @@ class Stream(IMuxedStream):
         if not self.we_ended:
             self.we_ended = True
             self.muxed_conn.put(_WINDOW_UPDATE, _FIN, self.number, 0)
-            self.muxed_conn.send()
+            self.muxed_conn.packets.send()
             self.muxed_conn.forget_if_over(self)
 
     async def reset(self) -> None:
         """End both directions. Never waits."""
         if not self.dead:
             self.muxed_conn.put(_WINDOW_UPDATE, _RST, self.number, 0)
-            self.muxed_conn.send()
+            self.muxed_conn.packets.send()
             self.kill()
 
     def take(self, body: bytes) -> None:
@@ -200,7 +168,7 @@ class Stream(IMuxedStream):
         self.muxed_conn.has_read(self, len(body))
         try:
             self.consumer(body)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - `feed` raises it
             self.error = error
             self.muxed_conn.put(_WINDOW_UPDATE, _RST, self.number, 0)
             self.kill()
@@ -212,8 +180,8 @@ class Stream(IMuxedStream):
         self.readable.unpark_all()
         self.writable.unpark_all()
 
-    def set_deadline(self, ttl: int) -> bool:
-        """Not offered."""
+    def set_deadline(self, ttl: int) -> None:
+        """Not offered: use trio's."""
         raise NotImplementedError
 
     def get_remote_address(self) -> tuple[str, int] | None:
@@ -246,26 +214,13 @@ class Muxer(IMuxedConn):
         self.event_closed = trio.Event()
         self._limits = limits
         self._counts = counts
-        packets = conn.conn
-        assert isinstance(packets, NoiseTransportReadWriter)
-        socket = packets.read_writer.read_write_closer.stream  # type: ignore[attr-defined]
-        assert isinstance(socket, Socket)
-        self._noise = packets.noise_state
-        self._socket = socket.stream.socket
-        self._encrypted = socket.ahead
-        self._plain = bytearray(conn._drain(None))
+        self.packets = Packets(conn)
         self._streams: dict[int, Stream] = {}
         self._next = 1 if conn.is_initiator else 2
         self._inbound = 0
         self._unread_bytes = 0
         self._accepted: deque[Stream] = deque()
         self._acceptable = trio.lowlevel.ParkingLot()
-        self._unsent: list[bytes] = []
-        self._packets = memoryview(b"")
-        self._error: OSError | None = None
-        self.unsent_bytes = 0
-        self._stuck = trio.lowlevel.ParkingLot()
-        self.room = trio.lowlevel.ParkingLot()
 
     # ---- what the library asks of a muxer ----
 
@@ -289,11 +244,15 @@ class Muxer(IMuxedConn):
         self.event_started.set()
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write_the_rest)
-                self._take_packets()
-                await self._read_packets()
+                nursery.start_soon(self.packets.write_the_rest)
+                self.packets.decrypt()
+                self._take_frames()
+                while await self.packets.read():
+                    self._take_frames()
+                    await trio.lowlevel.checkpoint()
                 nursery.cancel_scope.cancel()
-        except Exception:
+        # Perhaps together with a cancellation, which goes on.
+        except* Exception:  # noqa: BLE001 - the peer's fault, or the network's
             self._counts["connections_broken"] += 1
         finally:
             self._end()
@@ -334,85 +293,15 @@ class Muxer(IMuxedConn):
         """Direct."""
         return ConnectionType.DIRECT
 
-    # ---- out ----
-
     def put(self, kind: int, flags: int, number: int, length: int, body: bytes = b"") -> None:
-        """Queue a frame; `send` or `flush` comes after it."""
-        self._unsent += _HEADER.pack(0, kind, flags, number, length), body
-        self.unsent_bytes += _HEADER.size + len(body)
+        """Queue a frame; `packets.send` comes after it."""
+        if not self.is_closed:
+            self.packets.put(_HEADER.pack(0, kind, flags, number, length), body)
 
-    def send(self) -> None:
-        """Hand to the system what it takes, and leave the rest to the writing task."""
-        if not self.flush():
-            self._stuck.unpark()
-            if self.unsent_bytes > _UNSENT_BYTES_ABUSE:
-                self._end()
-
-    def flush(self) -> bool:
-        """Hand to the system what it takes. Whether that was all."""
-        while self._unsent or self._packets:
-            if not self._packets:
-                self._packets = memoryview(self._encrypt(b"".join(self._unsent)))
-                self._unsent.clear()
-                self.unsent_bytes = len(self._packets)
-            try:
-                written = os.write(self._socket.fileno(), self._packets)
-            except BlockingIOError:
-                return False
-            except OSError as error:
-                self._error = error
-                return False
-            self._packets = self._packets[written:]
-            self.unsent_bytes -= written
-        return True
-
-    def _encrypt(self, plain: bytes) -> bytes:
-        packets: list[bytes] = []
-        for start in range(0, len(plain), _PACKET_BYTES_MAX):
-            packet = self._noise.encrypt(plain[start : start + _PACKET_BYTES_MAX])
-            packets += len(packet).to_bytes(2, "big"), packet
-        return b"".join(packets)
-
-    async def _write_the_rest(self) -> None:
-        while True:
-            if self.flush():
-                self.room.unpark_all()
-                await self._stuck.park()
-            elif self._error is not None:
-                raise self._error
-            else:
-                await trio.lowlevel.wait_writable(self._socket)
-
-    # ---- in ----
-
-    async def _read_packets(self) -> None:
-        while True:
-            try:
-                data = os.read(self._socket.fileno(), _READ_BYTES)
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._socket)
-                continue
-            if not data:
-                return
-            self._encrypted += data
-            self._take_packets()
-            await trio.lowlevel.checkpoint()
-
-    def _take_packets(self) -> None:
-        encrypted = self._encrypted
-        start = 0
-        while len(encrypted) - start >= 2:
-            end = start + 2 + int.from_bytes(encrypted[start : start + 2], "big")
-            if len(encrypted) < end:
-                break
-            self._plain += self._noise.decrypt(bytes(encrypted[start + 2 : end]))
-            start = end
-        del encrypted[:start]
-        self._take_frames()
-        self.send()
+    # ---- frames from the peer ----
 
     def _take_frames(self) -> None:
-        plain = self._plain
+        plain = self.packets.plain
         start = 0
         while len(plain) - start >= _HEADER.size:
             version, kind, flags, number, length = _HEADER.unpack_from(plain, start)
@@ -428,6 +317,7 @@ class Muxer(IMuxedConn):
             self._take_frame(kind, flags, number, length, plain[end - length : end])
             start = end
         del plain[:start]
+        self.packets.send()
 
     def _take_frame(self, kind: int, flags: int, number: int, length: int, body: bytearray) -> None:
         if kind == _PING:
@@ -480,14 +370,15 @@ class Muxer(IMuxedConn):
         if stream.read_since_grant >= WINDOW_BYTES // 4 and not stream.peer_ended:
             stream.granted += stream.read_since_grant
             self.put(_WINDOW_UPDATE, 0, stream.number, stream.read_since_grant)
-            self.send()
+            self.packets.send()
             stream.read_since_grant = 0
 
     # ---- ends ----
 
     def forget_if_over(self, stream: Stream) -> None:
         """Give up the number of a stream that has ended both ways."""
-        if stream.peer_ended and stream.we_ended and self._streams.pop(stream.number, None):
+        over = stream.peer_ended and stream.we_ended
+        if over and self._streams.pop(stream.number, None) is not None:
             self._inbound -= stream.number % 2 != self._next % 2
             self._unread_bytes -= len(stream.unread)
             if stream.dead:
@@ -497,11 +388,7 @@ class Muxer(IMuxedConn):
         if self.event_closed.is_set():
             return
         self.event_closed.set()
-        self._socket.close()
         for stream in list(self._streams.values()):
             stream.kill()
-        self._unsent.clear()
-        self._packets = memoryview(b"")
-        self.unsent_bytes = 0
         self._acceptable.unpark_all()
-        self.room.unpark_all()
+        self.packets.close()
