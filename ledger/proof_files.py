@@ -22,6 +22,7 @@ from primitives.codec import (
     decode,
     encode,
 )
+from primitives.hashing import DIGEST_BYTES, digest
 from primitives.merkle import InclusionProof
 
 PROOF_MAGIC: Final = b"\x89medpact proof\n"
@@ -85,7 +86,7 @@ Proof = TransactionProof | RecordProof
 
 
 class ProofFile(Canonical, frozen=True):
-    """What follows PROOF_MAGIC in a proof file."""
+    """What follows PROOF_MAGIC and the digest of these bytes in a proof file."""
 
     version: UInt
     proof: Proof
@@ -157,17 +158,26 @@ class Verdict:
 
 def encode_proof(proof: Proof) -> bytes:
     """Return the bytes of a proof file."""
-    return PROOF_MAGIC + encode(ProofFile(PROOF_VERSION, proof))
+    body = encode(ProofFile(PROOF_VERSION, proof))
+    return PROOF_MAGIC + digest("proof-file", body) + body
 
 
 def decode_proof(data: bytes) -> Proof:
-    """Return what the bytes of a proof file say, none of it checked yet. Raises ProofError."""
+    """Return what the bytes of a proof file say, none of it proved yet. Raises ProofError.
+
+    The digest inside protects against damage alone: it tells a damaged file from a false one, and
+    that a proof of absence was not damaged into one of another record's.
+    """
     if not data.startswith(PROOF_MAGIC):
         raise ProofError("This is not a proof file: it does not begin like one.")
+    start = len(PROOF_MAGIC) + DIGEST_BYTES
+    body = data[start:]
+    if data[len(PROOF_MAGIC) : start] != digest("proof-file", body):
+        raise ProofError("The proof file is damaged or was changed: its bytes are not as made.")
     try:
-        file = decode(data[len(PROOF_MAGIC) :], ProofFile, bytes_max=PROOF_BYTES_MAX)
+        file = decode(body, ProofFile, bytes_max=PROOF_BYTES_MAX)
     except CodecError as error:
-        raise ProofError(f"The proof file is damaged or of another version. {error}") from error
+        raise ProofError(f"The proof file cannot be read. {error}") from error
     if file.version != PROOF_VERSION:
         raise ProofError(
             f"The proof file has version {file.version}; this program reads {PROOF_VERSION}."
