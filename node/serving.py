@@ -10,6 +10,7 @@ from ledger.store import LedgerReader
 from node.mempool import Mempool
 from node.wire import (
     RESPONSE_BYTES_MAX,
+    WANTED_BLOCKS_MAX,
     BatchesFound,
     BatchesWanted,
     BlockFound,
@@ -76,6 +77,7 @@ def _blocks(height: int, count: int, reader: LedgerReader) -> BlocksFound:
     head_height = reader.head_height() or 0
     blocks: list[BlockWithBatches] = []
     size = 0
+    count = min(count, WANTED_BLOCKS_MAX)
     for position in range(max(height, 1), min(height + count, head_height + 1)):
         decision = reader.decision(position)
         if decision is None:
@@ -84,7 +86,7 @@ def _blocks(height: int, count: int, reader: LedgerReader) -> BlocksFound:
         present = tuple(raw for raw in raws if raw is not None)
         if len(present) != len(raws):
             break
-        size += sum(len(raw) for raw in present)
+        size += sum(len(raw) for raw in present) + len(decision.block.payload)
         if blocks and size > ANSWER_BYTES_MAX:
             break
         blocks.append(BlockWithBatches(decision, present))

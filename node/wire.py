@@ -38,8 +38,8 @@ class BatchBody(Canonical, frozen=True, tag=2):
 
 
 class Head(Canonical, frozen=True, tag=3):
-    """The sender's newest applied block; sent on connecting and after every block while peers
-    follow.
+    """The sender's newest applied block; sent on connecting, from time to time, and to whoever
+    speaks of an older height.
     """
 
     height: Height
