@@ -1,8 +1,8 @@
 """Blocks that the replica wants checked, and the batches or bodies that are still missing for it.
 
 A candidate waits a little before it asks, since batches usually arrive on their own; then it asks
-one holder after another. Nothing here checks a block: the core does, when `complete` says that all
-is there.
+one holder after another, and others after those. Nothing here checks a block: the core does, when
+`complete` says that all is there, and drops the candidate.
 """
 
 from collections.abc import Sequence
@@ -103,8 +103,7 @@ class Candidates:
     @property
     def deadline(self) -> int | None:
         """When `due` has something to ask."""
-        waiting = [c.ask_at for c in self._by_hash.values() if c.holders and not c.complete()]
-        return min(waiting, default=None)
+        return min((c.ask_at for c in self._by_hash.values()), default=None)
 
     def due(self, now: int, connected: Sequence[str]) -> list[tuple[str, Request]]:
         """What to ask now and whom: the next holder that is connected, or else the next member that
@@ -112,7 +111,7 @@ class Candidates:
         """
         requests: list[tuple[str, Request]] = []
         for candidate in self._by_hash.values():
-            if candidate.ask_at > now or not candidate.holders or candidate.complete():
+            if candidate.ask_at > now:
                 continue
             candidate.ask_at = now + self._retry_ms
             known = [peer for peer in candidate.holders if peer in connected]

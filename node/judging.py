@@ -16,13 +16,14 @@ from ledger.execution import (
     payload_batches,
     select_batches,
 )
-from ledger.transactions import CheckedBatch
+from ledger.transactions import BatchError, CheckedBatch, check_batch
 from node.chain import Chain
 from node.events import SendRequest
 from node.fetching import Candidate, Candidates
 from node.mempool import Mempool
 from node.outbox import Outbox
 from primitives.block import Block
+from primitives.merkle import sized_root
 
 
 class Judging:
@@ -37,6 +38,7 @@ class Judging:
         self._mempool = mempool
         self._outbox = outbox
         self._executed: dict[bytes, ExecutedBlock] = {}
+        self._refused: dict[bytes, None] = {}
 
     @property
     def deadline(self) -> int | None:
@@ -51,6 +53,7 @@ class Judging:
         """A block was applied: nothing of the old height matters any more."""
         self._candidates.clear()
         self._executed.clear()
+        self._refused.clear()
 
     def build(self, view: int) -> Block | None:
         """A block of pending batches on our head, or None if there is nothing to propose."""
@@ -85,11 +88,13 @@ class Judging:
         known = self._executed.get(block_hash)
         if known is not None:
             return [known.block]
+        if block_hash in self._refused:
+            return []
         candidate = self._candidates.want(block_hash, fresh, holders, self._outbox.now)
-        if block is not None:
-            return self._set_block(candidate, block)
+        block = block or self._chain.reader.proposal(block_hash)
+        checked = [] if block is None else self._set_block(candidate, block)
         self.ask()
-        return []
+        return checked
 
     def arrived(self, block: Block) -> list[Block]:
         """A block that was asked for by hash came; returns it if it is checked now."""
@@ -109,7 +114,9 @@ class Judging:
             self._outbox.add(SendRequest(peer, request))
 
     def execute(self, block: Block, batches: Sequence[CheckedBatch]) -> ExecutedBlock | None:
-        """Execute a block on our head; None if it is not exactly what its header says."""
+        """Execute a block on our head; None if it is not exactly what its header says, which is
+        found out once.
+        """
         known = self._executed.get(block.hash)
         if known is not None:
             return known
@@ -119,6 +126,7 @@ class Judging:
                 block, chain.head, batches, chain.reader, chain.replay, chain.genesis
             )
         except BlockError as error:
+            self._refused[block.hash] = None
             proposer = block.header.proposer
             self._outbox.report("block_invalid", proposer=proposer, reason=str(error))
             return None
@@ -126,19 +134,34 @@ class Judging:
         return executed
 
     def _set_block(self, candidate: Candidate, block: Block) -> list[Block]:
-        try:
-            batch_ids = payload_batches(block.payload)
-        except BlockError as error:
-            self._candidates.drop(candidate.block_hash)
-            proposer = block.header.proposer
-            self._outbox.report("block_invalid", proposer=proposer, reason=str(error))
+        """Take the body of a candidate. A false payload under the right header must not stick: the
+        true one may come from somebody else.
+        """
+        batch_ids = listed_batches(block)
+        if batch_ids is None:
+            self._outbox.counters["payload_false"] += 1
             return []
         self._candidates.set_block(candidate, block, batch_ids, self._outbox.now)
+        promised = self._chain.reader.proposal(block.hash) is not None
         for batch_id in candidate.missing():
             batch = self._mempool.get(batch_id)
+            if batch is None and promised:
+                batch = self._stored(batch_id)
             if batch is not None:
                 candidate.batches[batch_id] = batch
         return self._check(candidate)
+
+    def _stored(self, batch_id: bytes) -> CheckedBatch | None:
+        """A batch of a block that we have promised, which the mempool may refuse to hold."""
+        raw = self._chain.reader.batch(batch_id)
+        if raw is None:
+            return None
+        genesis = self._chain.genesis
+        keys = {member.id: member.key for member in self._chain.members.values()}
+        try:
+            return check_batch(raw, genesis.chain_id, genesis.limits, keys)
+        except BatchError:
+            return None
 
     def _check(self, candidate: Candidate) -> list[Block]:
         batches = candidate.complete()
@@ -152,3 +175,12 @@ class Judging:
             return []
         executed = self.execute(candidate.block, batches)
         return [] if executed is None else [candidate.block]
+
+
+def listed_batches(block: Block) -> tuple[bytes, ...] | None:
+    """The ids of the batches of a block, or None if its payload is not the one of its header."""
+    try:
+        batch_ids = payload_batches(block.payload)
+    except BlockError:
+        return None
+    return batch_ids if sized_root(batch_ids) == block.header.batches_root else None
