@@ -45,8 +45,8 @@ from node.events import (
     SyncedBlock,
 )
 from node.fetching import Candidates
-from node.judging import Judging
-from node.mempool import Mempool, MempoolLimits
+from node.judging import Judging, listed_batches
+from node.mempool import Mempool, MempoolLimits, refusal
 from node.outbox import Outbox
 from node.seat import Seat
 from node.serving import answer
@@ -102,7 +102,10 @@ class Core:
         self.chain = Chain(genesis, reader, replay, self._outbox)
         self.mempool = Mempool(settings.mempool, genesis.limits)
         self.sync = Sync(settings.sync_patience_ms, settings.sync_penalty_ms)
+        self._settings = settings
         self._requested: dict[bytes, None] = {}
+        self._announced: dict[str, int] = {}
+        self._sweep_at = now
         candidates = Candidates(settings.fetch_patience_ms, settings.fetch_retry_ms)
         self._judging = Judging(id, self.chain, candidates, self.mempool, self._outbox)
         self._spreading = Spreading(
@@ -166,7 +169,8 @@ class Core:
         """Take back the batches that the store kept; the first step after construction."""
         self._outbox.open(now, wall)
         self._spreading.restore(pending)
-        self._seat.pend()
+        self._remove_dead()
+        self._seat.start()
         return self._outbox.effects
 
     def step(self, event: Event, now: int, wall: int) -> list[Effect]:
@@ -190,6 +194,7 @@ class Core:
                 self._seat.greet(peer)
             case PeerDisconnected(peer):
                 self._outbox.disconnect(peer)
+                self._spreading.forget(peer)
                 self.sync.forget(peer)
             case BlocksArrived(peer, blocks, head_height):
                 self.sync.answered(peer, blocks, head_height)
@@ -219,9 +224,16 @@ class Core:
     # ---- what arrives ----------------------------------------------------------------------------
 
     def _take_batch(self, batch: CheckedBatch) -> None:
-        reason = self.mempool.add(batch, self._outbox.now)
+        height, wall = self.chain.next_height, self._earliest_ms
+        window = self.genesis.limits.replay_window_blocks
+        self._spreading.note(batch)
+        reason = refusal(batch, height, wall, self.chain.replay, window)
+        reason = reason or self.mempool.add(batch, self._outbox.now)
         if reason is not None:
             self.counters[f"batch_{reason}"] += 1
+            if reason != "known":
+                # Else its author could have us fetch and check it again at every announcement.
+                self._announced[batch.author] = self._outbox.now + self._settings.sync_penalty_ms
         self._seat.fetched(self._judging.offer(batch))
         if reason is None:
             self._seat.pend()
@@ -237,7 +249,7 @@ class Core:
                 if self.votes:
                     self._seat.drive(consensus_events.Received(signed))
                 elif height <= self.head.height:
-                    self._spreading.tell_head(peer)
+                    self._spreading.tell_laggard(peer)
             case _:
                 assert_never(message)
 
@@ -246,12 +258,24 @@ class Core:
             case HeadAnnounced(height):
                 self._hear_head(author, height)
             case BatchesAnnounced(batches):
-                lacking = [batch_id for batch_id in batches if self._lacks(batch_id)]
-                if self.votes and lacking and self._outbox.is_connected(author):
-                    self._requested.update(dict.fromkeys(lacking))
-                    self._outbox.add(SendRequest(author, BatchesWanted(tuple(lacking))))
+                if self.votes and self._outbox.is_connected(author):
+                    self._ask_announced(author, batches)
             case _:
                 assert_never(gossip)
+
+    def _ask_announced(self, author: str, batches: tuple[bytes, ...]) -> None:
+        """Ask for announced batches that we lack; who announces more often than is due is not
+        listened to, since each announcement costs many reads of the store.
+        """
+        now = self._outbox.now
+        if self._announced.get(author, now) > now:
+            self.counters["announcements_dropped"] += 1
+            return
+        self._announced[author] = now + self._settings.spread.announce_ms // 2
+        lacking = tuple(batch_id for batch_id in batches if self._lacks(batch_id))
+        if lacking:
+            self._requested.update(dict.fromkeys(lacking))
+            self._outbox.add(SendRequest(author, BatchesWanted(lacking)))
 
     def _lacks(self, batch_id: bytes) -> bool:
         known = batch_id in self.mempool or batch_id in self._requested
@@ -274,7 +298,7 @@ class Core:
         if not self._outbox.is_connected(peer):
             return
         self.sync.heard(peer, height)
-        self._seat.hear_heads(self.sync.heads())
+        self._seat.hear_head(peer, height)
         self._catch_up()
 
     # ---- applying blocks -------------------------------------------------------------------------
@@ -287,9 +311,11 @@ class Core:
 
     def _apply_synced(self) -> None:
         """Apply the next block that a peer sent, after the same checks as any other."""
-        if self.chain.writing is not None or not self.sync.ready:
+        if self.chain.writing is not None:
             return
-        synced = self.sync.ready.popleft()
+        synced = self.sync.take(self.head.height)
+        if synced is None:
+            return
         executed = self._check_synced(synced)
         if executed is None:
             self.counters["sync_refused"] += 1
@@ -298,6 +324,7 @@ class Core:
             self.chain.write(synced.decision, executed)
 
     def _check_synced(self, synced: SyncedBlock) -> ExecutedBlock | None:
+        """None if the peer that sent it is at fault. Raises RuntimeError if we are."""
         block, certificate = synced.decision.block, synced.decision.certificate
         if block.header.height != self.chain.next_height:
             return None
@@ -309,31 +336,50 @@ class Core:
             )
         except CertificateError:
             return None
-        return self._judging.execute(block, synced.batches)
+        if listed_batches(block) != tuple(batch.id for batch in synced.batches):
+            return None
+        executed = self._judging.execute(block, synced.batches)
+        if executed is None:
+            raise RuntimeError(
+                f"A quorum has decided block {block.header.height}, and it is not valid on the "
+                "ledger that this node holds. Check the node's files with `medpact verify`."
+            )
+        return executed
 
     def _advance(self) -> None:
         """The block is durable: it is the head, and the next height begins."""
         written = self.chain.advance()
         listed = [batch.id for batch in written.batches]
-        self.mempool.overtaken_by(listed)
+        overtaken = self.mempool.overtaken_by(listed)
         self.mempool.remove(listed)
-        self.mempool.remove_dead(self.chain.next_height, self.head.time_ms + 1, self.chain.replay)
+        self._remove_dead()
         self._judging.clear()
-        self.sync.advanced(self.head.height)
-        self._spreading.head_moved()
+        self.sync.advanced()
+        self._spreading.head_moved(written.batches)
         self._seat.advance()
         self._seat.pend()
-        self._seat.suspect_censor()
+        self._seat.suspect_censor(overtaken)
         self._apply_synced()
         self._catch_up()
 
     # ---- time ------------------------------------------------------------------------------------
 
     def _expire(self) -> None:
-        earliest_ms = self._outbox.wall - self.genesis.clock_drift_ms_max
-        self.mempool.remove_dead(self.chain.next_height, earliest_ms, self.chain.replay)
+        if self._sweep_at <= self._outbox.now:
+            self._sweep_at = self._outbox.now + self._settings.spread.announce_ms
+            self._remove_dead()
         if self._spreading.expire():
             self._seat.pend()
         self._judging.ask()
         self._seat.expire()
         self._catch_up()
+
+    @property
+    def _earliest_ms(self) -> int:
+        """No block that a quorum with good clocks accepts afresh is older, nor is any block."""
+        earliest_ms = self._outbox.wall - self.genesis.clock_drift_ms_max
+        return max(earliest_ms, self.head.time_ms + 1)
+
+    def _remove_dead(self) -> None:
+        height, replay = self.chain.next_height, self.chain.replay
+        self.counters["batches_died"] += self.mempool.remove_dead(height, self._earliest_ms, replay)

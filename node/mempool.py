@@ -1,9 +1,9 @@
 """What waits to be ordered: the members' undecided batches, and our own clients' transactions not
 yet in a batch.
 
-Everything is bounded: bytes per author (so that no member can fill the others' memory), and
-transactions waiting for our own next batch. Batches keep the order of their arrival; that order is
-what a primary proposes in.
+Everything is bounded: bytes per author (so that no member can fill the others' memory), our own
+undecided batches (what exceeds the bound waits unsealed), and the transactions that wait. Batches
+keep the order of their arrival; that order is what a primary proposes in.
 """
 
 from collections.abc import Iterable
@@ -19,6 +19,9 @@ class MempoolLimits:
 
     author_bytes_max: int = 16 * 1024 * 1024
     author_batches_max: int = 1_000
+    own_bytes_max: int = 8 * 1024 * 1024
+    """Undecided batches of ours; half of what the others hold of us, so that they refuse none."""
+    own_batches_max: int = 500
     waiting_transactions_max: int = 20_000
     waiting_bytes_max: int = 16 * 1024 * 1024
 
@@ -29,7 +32,10 @@ class Held:
 
     batch: CheckedBatch
     arrived_ms: int
+    own: bool = False
     overtaken: int = 0
+    dead: int = 0
+    """How many of its transactions, from the first, can never run any more."""
 
 
 @dataclass(slots=True)
@@ -67,19 +73,34 @@ class Mempool:
 
     def room(self) -> int:
         """How many more transactions clients may submit now."""
-        if self._waiting_bytes >= self._limits.waiting_bytes_max:
+        if not self.has_room(1, 0):
             return 0
         return self._limits.waiting_transactions_max - len(self._waiting)
+
+    def has_room(self, count: int, size_bytes: int) -> bool:
+        """Whether clients may submit `count` more transactions of together `size_bytes`."""
+        return (
+            len(self._waiting) + count <= self._limits.waiting_transactions_max
+            and self._waiting_bytes + size_bytes <= self._limits.waiting_bytes_max
+        )
 
     def submit(self, transaction: CheckedTransaction) -> bool:
         """Take a client's transaction; False if there is no room. Submitting again is harmless."""
         if transaction.id in self._waiting or transaction.id in self._own_ids:
             return True
-        if self.room() <= 0:
+        if not self.has_room(1, len(transaction.raw)):
             return False
         self._waiting[transaction.id] = transaction
         self._waiting_bytes += len(transaction.raw)
         return True
+
+    def may_seal(self, author: str) -> bool:
+        """Whether one more batch of ours, `author`, may join those that are undecided."""
+        account = self._accounts.get(author)
+        return account is None or (
+            account.batches < self._limits.own_batches_max
+            and account.size_bytes < self._limits.own_bytes_max
+        )
 
     def batch_is_full(self) -> bool:
         """Whether the waiting transactions fill a batch, so that waiting longer gains nothing."""
@@ -93,10 +114,11 @@ class Mempool:
         """Take the oldest waiting transactions that fit one batch."""
         bytes_max = self._batch_limits.batch_bytes_max * 9 // 10
         taken: list[CheckedTransaction] = []
-        size = 0
+        size, work = 0, 0
         for transaction in self._waiting.values():
             size += len(transaction.raw) + 8
-            if taken and size > bytes_max:
+            work += transaction.work
+            if taken and (size > bytes_max or work > self._batch_limits.block_work_max):
                 break
             taken.append(transaction)
             if len(taken) == self._batch_limits.batch_transactions_max:
@@ -127,7 +149,7 @@ class Mempool:
         account.batches += 1
         account.size_bytes += len(batch.raw)
         account.sequences[batch.sequence] = batch.id
-        self._held[batch.id] = Held(batch, now)
+        self._held[batch.id] = Held(batch, now, own)
         if own:
             self._own_ids.update(transaction.id for transaction in batch.transactions)
         return None
@@ -161,38 +183,72 @@ class Mempool:
             del account.sequences[held.batch.sequence]
             if account.batches == 0:
                 del self._accounts[held.batch.author]
-            self._own_ids.difference_update(t.id for t in held.batch.transactions)
+            if held.own:
+                self._own_ids.difference_update(t.id for t in held.batch.transactions)
 
-    def remove_dead(self, height: int, time_ms: int, replay: ReplayWindow) -> None:
-        """Forget batches that no block from `height` and `time_ms` on can carry for any effect.
+    def remove_dead(self, height: int, time_ms: int, replay: ReplayWindow) -> int:
+        """Forget batches that no block from `height` and `time_ms` on can carry for any effect;
+        how many.
 
         Without this a batch of expired transactions would count as work for ever, and views would
-        change in vain.
+        change in vain. What is dead stays dead, so each transaction is found to be so only once.
         """
-        dead = [
-            held.batch.id
-            for held in self._held.values()
-            if not is_live(held.batch, height, time_ms, replay)
-        ]
+        dead = []
+        for held in self._held.values():
+            held.dead = _count_dead(held.batch, held.dead, height, time_ms, replay)
+            if held.dead == len(held.batch.transactions):
+                dead.append(held.batch.id)
         self.remove(dead)
+        return len(dead)
 
-    def overtaken_by(self, listed: Iterable[bytes]) -> None:
-        """Count, for every batch left out of a block, that a later one was taken in."""
+    def overtaken_by(self, listed: Iterable[bytes]) -> list[Held]:
+        """Count, for every batch left out of a block, that a later one was taken in; those to which
+        that happened for the first time.
+        """
         places = {batch_id: place for place, batch_id in enumerate(self._held)}
-        latest = max((places[batch_id] for batch_id in listed if batch_id in places), default=-1)
+        taken = [places[batch_id] for batch_id in listed if batch_id in places]
+        listed_places = dict.fromkeys(taken)
+        latest = max(taken, default=-1)
+        first: list[Held] = []
         for place, held in enumerate(self._held.values()):
             if place >= latest:
                 break
-            held.overtaken += 1
+            if place not in listed_places:
+                held.overtaken += 1
+                if held.overtaken == 1:
+                    first.append(held)
+        return first
 
 
-def is_live(batch: CheckedBatch, height: int, time_ms: int, replay: ReplayWindow) -> bool:
-    """Whether the batch may still be listed at `height` and have a transaction run there."""
+def refusal(
+    batch: CheckedBatch, height: int, time_ms: int, replay: ReplayWindow, window_blocks: int
+) -> str | None:
+    """Why a batch is not worth holding at `height` and `time_ms`, or None.
+
+    "dead": it can have no effect any more. "ahead": a block could not list it yet, or not run all
+    of it, since it is valid beyond the replay window; no honest author makes such a batch, and it
+    would count as work that nobody can propose.
+    """
+    if _count_dead(batch, 0, height, time_ms, replay) == len(batch.transactions):
+        return "dead"
+    latest = max(transaction.body.valid_until_height for transaction in batch.transactions)
+    if max(latest, batch.valid_until_height) > height + window_blocks:
+        return "ahead"
+    return None
+
+
+def _count_dead(
+    batch: CheckedBatch, known: int, height: int, time_ms: int, replay: ReplayWindow
+) -> int:
+    """How many transactions from the first can never run, when `known` of them cannot."""
+    count = len(batch.transactions)
     if batch.valid_until_height < height or replay.used(batch.author, batch.sequence):
-        return False
-    return any(
-        transaction.body.valid_until_height >= height
-        and transaction.body.valid_until_ms >= time_ms
-        and not replay.seen(transaction.id)
-        for transaction in batch.transactions
-    )
+        return count
+    while known < count:
+        transaction = batch.transactions[known]
+        body = transaction.body
+        expired = body.valid_until_height < height or body.valid_until_ms < time_ms
+        if not expired and not replay.seen(transaction.id):
+            break
+        known += 1
+    return known

@@ -3,6 +3,7 @@ gathered so far.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 
 from node.events import Effect, Report, SendMessage
 from node.wire import Message
@@ -50,6 +51,11 @@ class Outbox:
         """Send to a member that is connected; to ourselves or others it is nothing."""
         if peer != self._id and peer in self._connected:
             self.effects.append(SendMessage(peer, message))
+
+    def send_all(self, peers: Iterable[str], message: Message) -> None:
+        """Send one and the same message to several members, so that it is encoded once."""
+        for peer in peers:
+            self.send(peer, message)
 
     def report(self, event: str, **facts: str | int) -> None:
         """Count an event and tell the operator."""

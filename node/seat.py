@@ -2,28 +2,35 @@
 node.
 
 A node that finds its store restored from a backup may have signed what it no longer knows. It
-abstains: no replica runs until the others have decided a height above every head that it heard of,
-for at such a height it can have promised nothing (docs/ARCHITECTURE.md section 4, promises).
+abstains: no replica runs before a height at which it can have promised nothing
+(docs/ARCHITECTURE.md section 4, promises). Which that is follows from the heads that a quorum of
+others had since: if we promised something at height D + 1, then D was decided, by a quorum that
+shares an honest voter with theirs; that one has voted at D, so its head is D - 1 at least. Hence we
+wait until our head is two above the heads of some quorum. Of each voter the first word counts, and
+any quorum will do, so that a few that lie about huge heights do not silence us for ever.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import assert_never
 
 from consensus import events as consensus_events
 from consensus.events import Persist
-from consensus.messages import Signed, ViewChange
+from consensus.messages import ViewChange
 from consensus.replica import Replica
 from consensus.settings import ConsensusSettings
 from ledger.store import WriteBatch, WritePromise
 from node.chain import Chain
 from node.judging import Judging
-from node.mempool import Mempool
+from node.mempool import Held, Mempool
 from node.outbox import Outbox
 from node.spreading import Spreading
 from node.wire import Consensus
 from primitives.block import Block
 from primitives.keys import PrivateKey
+
+OVERTAKEN_CARRIED_MAX = 4
+"""Batches carried to a primary after one block because later ones overtook them."""
 
 
 class Seat:
@@ -48,7 +55,7 @@ class Seat:
         self._judging = judging
         self._spreading = spreading
         self._outbox = outbox
-        self._abstain_height: int | None = None
+        self._claims: dict[str, int] = {}
         self.abstaining = restored
         self.replica: Replica | None = None
         self._take()
@@ -93,40 +100,47 @@ class Seat:
         if self._heartbeat_is_due:
             self.pend()
 
-    def hear_heads(self, heads: Mapping[str, int]) -> None:
-        """Peers tell their heads; an abstaining node waits for a height above those of a quorum."""
-        if not self.abstaining or self._abstain_height is not None:
-            return
-        if self._chain.committee.is_quorum(heads):
-            self._abstain_height = max(*heads.values(), self._chain.head.height)
-            self._outbox.report("abstaining", until_height=self._abstain_height + 1)
+    def hear_head(self, peer: str, height: int) -> None:
+        """A peer tells its head, which matters while we abstain."""
+        if self.abstaining and peer in self._chain.committee.by_id:
+            self._claims.setdefault(peer, height)
+
+    def start(self) -> None:
+        """The node starts: say what the operator must know, and begin with what is pending."""
+        if self.abstaining:
+            self._outbox.report("abstaining", height=self._chain.head.height)
+        self.pend()
 
     def advance(self) -> None:
         """Go on to the next height, or take or leave our seat where the committee or our standing
         changed.
         """
-        if self.abstaining and self._abstain_height is not None:
-            self.abstaining = self._chain.head.height <= self._abstain_height
+        if self.abstaining:
+            overtaken = self._chain.head.height - 2
+            passed = [peer for peer, height in self._claims.items() if height <= overtaken]
+            if self._chain.committee.is_quorum(passed):
+                self.abstaining = False
+                self._outbox.report("abstained", height=self._chain.head.height)
         if self.replica is not None and self._may_sit:
             self.drive(consensus_events.Advanced(self._chain.head, self._chain.committee))
         else:
             self._take()
 
-    def suspect_censor(self) -> None:
+    def suspect_censor(self, overtaken: Sequence[Held]) -> None:
         """A batch that later ones overtook goes to the primary first; left out for long, its
         primary is left.
         """
         if self.replica is None or self._chain.writing is not None:
             return
+        primary = self._chain.committee.primary(self._chain.next_height, self.replica.view)
+        for held in overtaken[:OVERTAKEN_CARRIED_MAX]:
+            self._spreading.carry_to(primary, held.batch)
         for held in self._mempool.held():
             if held.overtaken > self._chain.genesis.censorship_heights:
                 held.overtaken = 0
                 self._outbox.report("batch_left_out", author=held.batch.author)
                 self.drive(consensus_events.Suspect())
                 return
-            if held.overtaken == 1:
-                primary = self._chain.committee.primary(self._chain.next_height, self.replica.view)
-                self._spreading.carry_to(primary, held.batch)
 
     @property
     def _may_sit(self) -> bool:
@@ -163,7 +177,7 @@ class Seat:
                 case consensus_events.Persist():
                     self._persist(effect)
                 case consensus_events.Broadcast(signed):
-                    self._broadcast(signed)
+                    self._outbox.send_all(self._chain.committee.by_id, Consensus(signed))
                 case consensus_events.Send(to, signed):
                     self._outbox.send(to, Consensus(signed))
                 case consensus_events.WantBlock(height, view):
@@ -175,7 +189,7 @@ class Seat:
                     for checked in self._judging.want(block_hash, block, fresh, holders):
                         answers.append(consensus_events.Fetched(checked))
                 case consensus_events.Serve(to):
-                    self._spreading.tell_head(to)
+                    self._spreading.tell_laggard(to)
                 case consensus_events.Decide(decision):
                     executed = self._judging.executed(decision.block.hash)
                     if executed is None:
@@ -187,16 +201,17 @@ class Seat:
                     assert_never(effect)
 
     def _persist(self, promise: Persist) -> None:
-        """A promise, and before it the batches of the block that it vouches for."""
-        executed = None if promise.block is None else self._judging.executed(promise.block.hash)
-        for batch in () if executed is None else executed.batches:
-            self._outbox.add(WriteBatch(batch))
+        """A promise, and before it the batches of the block that it vouches for. Whoever leaves a
+        view shares its reason: the oldest batch.
+        """
+        if promise.block is not None:
+            executed = self._judging.executed(promise.block.hash)
+            if executed is None:
+                raise RuntimeError("a block was promised here that was never executed here")
+            for batch in executed.batches:
+                self._outbox.add(WriteBatch(batch))
         self._outbox.add(WritePromise(self._chain.next_height, promise))
-
-    def _broadcast(self, signed: Signed) -> None:
-        for peer in self._chain.committee.by_id:
-            self._outbox.send(peer, Consensus(signed))
-        if isinstance(signed.message, ViewChange):
+        if isinstance(promise.signed.message, ViewChange):
             self._outbox.counters["view_changes"] += 1
             oldest = next(iter(self._mempool.held()), None)
             if oldest is not None:

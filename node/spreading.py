@@ -14,7 +14,7 @@ from ledger.store import WriteBatch
 from ledger.transactions import CheckedBatch, CheckedTransaction, seal_batch
 from node.chain import Chain
 from node.events import Publish
-from node.mempool import Mempool
+from node.mempool import Held, Mempool
 from node.outbox import Outbox
 from node.wire import WANTED_BATCHES_MAX, BatchBody, BatchesAnnounced, Head, HeadAnnounced
 from primitives.keys import PrivateKey
@@ -28,6 +28,8 @@ class SpreadSettings:
     head_announce_ms: int = 200
     head_repeat_ms: int = 5_000
     resent_batches_max: int = 16
+    """Batches carried at once to a voter that connects; of other members' batches as many are
+    announced at once."""
 
 
 class Spreading:
@@ -54,6 +56,7 @@ class Spreading:
         self._head_at: int | None = None
         self._head_announced = outbox.now - settings.head_announce_ms
         self._head_repeat_at = outbox.now + settings.head_repeat_ms
+        self._laggards: dict[str, int] = {}
 
     @property
     def deadline(self) -> int:
@@ -66,10 +69,13 @@ class Spreading:
     def restore(self, batches: Iterable[CheckedBatch]) -> None:
         """Take back the batches that the store kept."""
         for batch in batches:
-            own = batch.author == self._id
-            self._mempool.add(batch, self._outbox.now, own=own)
-            if own:
-                self._sequence = max(self._sequence, batch.sequence)
+            self._mempool.add(batch, self._outbox.now, own=batch.author == self._id)
+            self.note(batch)
+
+    def note(self, batch: CheckedBatch) -> None:
+        """Never use a sequence again that a batch of ours has, though we may have forgotten it."""
+        if batch.author == self._id:
+            self._sequence = max(self._sequence, batch.sequence)
 
     def submit(self, transactions: Iterable[CheckedTransaction]) -> bool:
         """Take clients' transactions; True if that filled and sealed a batch."""
@@ -102,17 +108,32 @@ class Spreading:
         """Tell one member our head."""
         self._outbox.send(peer, Head(self._chain.head.height, self._chain.head_hash))
 
-    def head_moved(self) -> None:
-        """A block was applied; its proposer announces it, at most once per interval."""
+    def tell_laggard(self, peer: str) -> None:
+        """Answer a member that speaks of an old height, at most once per interval."""
+        told_at = self._laggards.get(peer)
+        if told_at is None or told_at + self._settings.head_announce_ms <= self._outbox.now:
+            self._laggards[peer] = self._outbox.now
+            self.tell_head(peer)
+
+    def forget(self, peer: str) -> None:
+        """A member went away."""
+        self._laggards.pop(peer, None)
+
+    def head_moved(self, listed: Iterable[CheckedBatch]) -> None:
+        """A block with these batches was applied; its proposer announces it, at most once per
+        interval. What waited because too much of ours was undecided is sealed.
+        """
+        for batch in listed:
+            self.note(batch)
         if self._chain.head.proposer == self._id:
             soonest = self._head_announced + self._settings.head_announce_ms
             self._head_at = max(soonest, self._outbox.now)
             self._announce_head()
+        self._seal_when_due()
 
     def carry(self, batch: CheckedBatch) -> None:
         """Send a batch to every voter."""
-        for peer in self._chain.committee.by_id:
-            self.carry_to(peer, batch)
+        self._outbox.send_all(self._chain.committee.by_id, BatchBody(batch.raw))
 
     def carry_to(self, peer: str, batch: CheckedBatch) -> None:
         """Send a batch to one member."""
@@ -120,7 +141,7 @@ class Spreading:
 
     def _seal_when_due(self) -> bool:
         sealed = False
-        while self._mempool.waiting_count > 0:
+        while self._mempool.waiting_count > 0 and self._mempool.may_seal(self._id):
             if self._seal_at is None:
                 self._seal_at = self._outbox.now + self._chain.genesis.batch_delay_ms
             if self._seal_at > self._outbox.now and not self._mempool.batch_is_full():
@@ -151,15 +172,22 @@ class Spreading:
         self.carry(batch)
 
     def _announce_batches(self) -> None:
-        """Repair: what of ours is still undecided is announced, and carried again if it has waited
-        long.
+        """Repair: what is undecided for longer than batches need to arrive is announced, also the
+        oldest batches of others, lest one be stuck that only we hold; ours are carried again if
+        they have waited long.
         """
-        own = self._mempool.by_author(self._id)
-        if not own:
-            return
-        ids = tuple(held.batch.id for held in own[:WANTED_BATCHES_MAX])
-        self._outbox.add(Publish(BatchesAnnounced(ids)))
-        if own[0].arrived_ms + 2 * self._settings.announce_ms <= self._outbox.now:
+        late = self._outbox.now - self._settings.announce_ms
+        own: list[Held] = []
+        others: list[Held] = []
+        for held in self._mempool.held():
+            if held.arrived_ms <= late:
+                (own if held.batch.author == self._id else others).append(held)
+        others = others[: self._settings.resent_batches_max]
+        announced = own[: WANTED_BATCHES_MAX - len(others)] + others
+        if announced:
+            ids = tuple(held.batch.id for held in announced)
+            self._outbox.add(Publish(BatchesAnnounced(ids)))
+        if own and own[0].arrived_ms <= late - self._settings.announce_ms:
             self.carry(own[0].batch)
 
     def _announce_head(self) -> None:
