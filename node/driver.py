@@ -6,15 +6,20 @@ effects in one transaction, and only then sends, asks and tells. While a turn co
 gather: the busier the node, the more events share one fsync. Signatures are checked on a thread
 before a batch becomes an event, since PyNaCl lets go of the interpreter lock while it calculates.
 
-What a peer can make grow here is bounded: events that wait (`events_max`) and batches of one peer
-being checked (`peer_checks_max`); whatever exceeds a bound is dropped and counted, and the core's
-own repair brings it back.
+What a peer can make grow here is bounded: messages that wait for a turn (EVENTS_MAX) and batches of
+one peer being checked (PEER_CHECKS_MAX); whatever exceeds a bound is dropped and counted, and the
+core's own repair brings it back. Peers take turns on the threads, so that none can occupy them.
+What the core relies on, such as the end of a request, is never dropped.
+
+A peer's fault is counted and logged, at most once a second of each kind. Anything else that goes
+wrong, here or in a task, ends `run` with its exception: the node stops rather than go on without a
+part of itself.
 """
 
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -68,7 +73,7 @@ from node.wire import (
     decode_response,
 )
 from primitives.codec import CodecError, encode
-from storage.database import Database
+from storage.database import Database, StorageError
 from storage.reader import SqliteReader
 
 log = structlog.get_logger()
@@ -79,6 +84,8 @@ EVENTS_MAX = 20_000
 PEER_CHECKS_MAX = 64
 """Batches of one peer that may wait for their signatures to be checked."""
 CHECK_THREADS = 2
+WARN_MS = 1_000
+"""One peer's faults of one kind are logged at most this often."""
 REQUEST_TIMEOUT_MS = 5_000
 
 
@@ -107,15 +114,21 @@ class Driver:
         self._wake = asyncio.Event()
         self._threads = ThreadPoolExecutor(CHECK_THREADS, "check")
         self._checking: Counter[str] = Counter()
+        self._turns: dict[str, asyncio.Semaphore] = {}
+        self._warned: dict[tuple[str, str], int] = {}
+        self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._submitted = 0
+        self._submitted_bytes = 0
         self._waiters: set[asyncio.Future[None]] = set()
         self._rules = self._current_rules()
 
     # ---- the turn --------------------------------------------------------------------------------
 
     async def run(self, effects: Sequence[Effect]) -> None:
-        """Perform the core's first effects, then turn until cancelled. Raises StorageError."""
+        """Perform the core's first effects, then turn until cancelled. Raises StorageError, and
+        whatever else ends the node.
+        """
         await self._perform(effects)
         while True:
             await self._sleep_until_due()
@@ -141,12 +154,15 @@ class Driver:
 
     async def _turn(self) -> None:
         self._wake.clear()
+        if self._failure is not None:
+            raise self._failure
         effects: list[Effect] = []
         now, wall = monotonic_ms(), wall_ms()
         while self._events and self.core.chain.writing is None:
             event = self._events.popleft()
             if isinstance(event, Submitted):
                 self._submitted -= len(event.transactions)
+                self._submitted_bytes -= sum(len(t.raw) for t in event.transactions)
             effects += self.core.step(event, now, wall)
         if self.core.chain.writing is None and self.core.deadline <= now:
             effects += self.core.step(Expired(), now, wall)
@@ -193,16 +209,28 @@ class Driver:
         return Rules(self.core.genesis.chain_id, self.core.genesis.limits, keys)
 
     def _post(self, event: Event) -> None:
-        if len(self._events) >= EVENTS_MAX:
-            self.counters["events_dropped"] += 1
-            return
         self._events.append(event)
         self._wake.set()
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def _post_message(self, event: Event) -> None:
+        if len(self._events) >= EVENTS_MAX:
+            self.counters["events_dropped"] += 1
+        else:
+            self._post(event)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+        self._wake.set()
 
     async def _off_loop(self, function: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
@@ -224,10 +252,12 @@ class Driver:
         try:
             decoded = decode_message(message)
         except CodecError:
-            self._malformed("message", peer)
+            self._warn("malformed_message", peer)
             return
         if not isinstance(decoded, BatchBody):
-            self._post(MessageArrived(peer, decoded))
+            self._post_message(MessageArrived(peer, decoded))
+        elif len(decoded.raw) > self._rules.limits.batch_bytes_max:
+            self._warn("batch_invalid", peer, reason="It is longer than this ledger allows.")
         elif self._checking[peer] >= PEER_CHECKS_MAX:
             self.counters["batch_checks_dropped"] += 1
         else:
@@ -237,33 +267,44 @@ class Driver:
     def gossip(self, author: str, message: bytes) -> None:
         """An announcement."""
         try:
-            self._post(GossipArrived(author, decode_gossip(message)))
+            self._post_message(GossipArrived(author, decode_gossip(message)))
         except CodecError:
-            self._malformed("gossip", author)
+            self._warn("malformed_gossip", author)
 
     async def request(self, peer: str, request: bytes) -> bytes:
         """Answer a peer from memory and the store."""
         try:
             return encode(self.core.answer(decode_request(request)))
         except CodecError:
-            self._malformed("request", peer)
+            self._warn("malformed_request", peer)
+            raise
+        except StorageError as error:
+            self._fail(error)
             raise
 
-    def _malformed(self, kind: str, peer: str) -> None:
-        self.counters[f"malformed_{kind}"] += 1
-        log.warning("malformed", kind=kind, peer=peer)
+    def _warn(self, event: str, peer: str, **facts: str) -> None:
+        """A peer is at fault."""
+        self.counters[event] += 1
+        now = monotonic_ms()
+        if self._warned.get((event, peer), now) <= now:
+            self._warned[event, peer] = now + WARN_MS
+            log.warning(event, peer=peer, **facts)
 
     async def _check_batch(self, peer: str, raw: bytes) -> None:
-        rules = self._rules
+        rules, known = self._rules, self.core.mempool.get
         try:
-            batch = await self._off_loop(lambda: check_raw_batch(raw, rules))
+            batch = await self._check(peer, lambda: check_raw_batch(raw, rules, known))
         except BatchError as error:
-            self.counters["batch_invalid"] += 1
-            log.warning("batch_invalid", peer=peer, reason=str(error))
+            self._warn("batch_invalid", peer, reason=str(error))
             return
         finally:
             self._checking[peer] -= 1
         self._post(BatchArrived(batch))
+
+    async def _check(self, peer: str, function: Callable[[], Result]) -> Result:
+        """Check off the loop what a peer sent, at most CHECK_THREADS of one peer at a time."""
+        async with self._turns.setdefault(peer, asyncio.Semaphore(CHECK_THREADS)):
+            return await self._off_loop(function)
 
     # ---- asking peers ----------------------------------------------------------------------------
 
@@ -276,26 +317,24 @@ class Driver:
         except PeerUnreachable:
             self.counters["requests_unanswered"] += 1
         except (CodecError, IntakeError) as error:
-            self.counters["answers_invalid"] += 1
-            log.warning("answer_invalid", peer=peer, reason=str(error))
+            self._warn("answer_invalid", peer, reason=str(error))
         finally:
             self._post(RequestEnded(peer, request, answered))
 
     async def _take_answer(self, peer: str, request: Request, raw: bytes) -> None:
         response = decode_response(raw)
-        rules = self._rules
+        rules, known = self._rules, self.core.mempool.get
         match request, response:
             case BatchesWanted(), BatchesFound():
-                for batch in await self._off_loop(
-                    lambda: check_batches_found(request, response, rules)
+                for batch in await self._check(
+                    peer, lambda: check_batches_found(request, response, rules, known)
                 ):
                     self._post(BatchArrived(batch))
             case BlockWanted(), BlockFound():
                 self._post(BlockArrived(peer, response))
             case BlocksWanted(), BlocksFound():
-                known = self.core.mempool.get
-                blocks = await self._off_loop(
-                    lambda: check_blocks_found(request, response, known, rules)
+                blocks = await self._check(
+                    peer, lambda: check_blocks_found(request, response, known, rules)
                 )
                 self._post(BlocksArrived(peer, blocks, response.head_height))
             case _:
@@ -310,22 +349,24 @@ class Driver:
         def check() -> list[CheckedTransaction | str]:
             return [_checked(raw, rules, height, wall) for raw in raws]
 
+        results = await self._off_loop(check)
         outcomes: list[SubmitOutcome] = []
         taken: list[CheckedTransaction] = []
-        for result in await self._off_loop(check):
+        count, size = self._submitted, self._submitted_bytes
+        for result in results:
             if isinstance(result, str):
                 outcomes.append(SubmitOutcome(None, result))
-            elif self.core.mempool.room() <= self._submitted + len(taken):
+            elif not self.core.mempool.has_room(count + 1, size + len(result.raw)):
                 outcomes.append(
                     SubmitOutcome(result.id, "The node's queue is full; submit again in a second.")
                 )
             else:
                 taken.append(result)
+                count, size = count + 1, size + len(result.raw)
                 outcomes.append(SubmitOutcome(result.id))
         if taken:
-            self._submitted += len(taken)
-            self._events.append(Submitted(tuple(taken)))
-            self._wake.set()
+            self._submitted, self._submitted_bytes = count, size
+            self._post(Submitted(tuple(taken)))
         return outcomes
 
     async def applied(self, above: int) -> int:
