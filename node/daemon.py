@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import traceback
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 
@@ -10,8 +11,9 @@ import uvloop
 
 from ledger.execution import restore_window
 from ledger.genesis import Genesis, genesis_state
+from ledger.state import StateError
 from ledger.store import WriteGenesis
-from ledger.transactions import check_batch
+from ledger.transactions import BatchError, CheckedBatch, check_batch
 from node.backend import NodeBackend, software_version
 from node.config import Config
 from node.core import Core, CoreSettings
@@ -31,6 +33,8 @@ EXIT_STOPPED = 0
 EXIT_START = 4
 EXIT_STORAGE = 5
 EXIT_NETWORK = 6
+EXIT_BROKEN = 7
+"""An invariant is broken: what this node did or holds contradicts what may be."""
 
 
 def run(config: Config, genesis: Genesis, key: PrivateKey, override_restored: bool) -> int:
@@ -50,12 +54,15 @@ async def _run(config: Config, genesis: Genesis, key: PrivateKey, override_resto
     except TransportError as error:
         log.critical("start_failed", reason=str(error))
         return EXIT_START
-    except StorageError as error:
+    except (StorageError, StateError) as error:
         log.critical("storage_failed", reason=str(error))
         return EXIT_STORAGE
     except NetworkDied as error:
         log.critical("network_failed", reason=str(error))
         return EXIT_NETWORK
+    except (RuntimeError, ValueError) as error:
+        log.critical("stopped_by_itself", reason=str(error), trace=traceback.format_exc())
+        return EXIT_BROKEN
     log.info("stopped")
     return EXIT_STOPPED
 
@@ -76,7 +83,7 @@ async def _compose(
     database = await Database.open(config.home.database, genesis.chain_id)
     stack.push_async_callback(database.close)
     boot = await database.boot(config.home.boot_counter)
-    reader = SqliteReader(config.home.database)
+    reader = SqliteReader(config.home.database, cached=True)
     stack.callback(reader.close)
     if reader.head_height() is None:
         first = WriteGenesis(*genesis_state(genesis))
@@ -95,11 +102,7 @@ async def _compose(
     transport = _transport(config, genesis, key, core.members)
     driver = Driver(core, database, reader, transport)
     stack.callback(driver.close)
-    keys = {member.id: member.key for member in core.members.values()}
-    pending = [
-        check_batch(raw, genesis.chain_id, genesis.limits, keys) for raw in reader.pending_batches()
-    ]
-    effects = core.start(pending, monotonic_ms(), wall_ms())
+    effects = core.start(_pending(core, reader), monotonic_ms(), wall_ms())
     await transport.start(driver)
     stack.push_async_callback(transport.stop)
     settings = RpcSettings(config.rpc_socket, config.rpc_tcp, config.home.rpc_token)
@@ -108,6 +111,22 @@ async def _compose(
     stack.push_async_callback(rpc.stop)
     log.info("started", institution=config.institution, height=core.head.height)
     await _until_stopped(driver.run(effects), transport.failed, stop)
+
+
+def _pending(core: Core, reader: SqliteReader) -> list[CheckedBatch]:
+    """The undecided batches of the store. Raises StorageError."""
+    genesis = core.genesis
+    keys = {member.id: member.key for member in core.members.values()}
+    try:
+        return [
+            check_batch(raw, genesis.chain_id, genesis.limits, keys)
+            for raw in reader.pending_batches()
+        ]
+    except BatchError as error:
+        raise StorageError(
+            f"The database is damaged: a batch in it is not as it was stored. {error} Run `medpact "
+            "verify`."
+        ) from error
 
 
 def _transport(

@@ -14,7 +14,10 @@ SENTENCES = {
     "contradiction": "An institution signed two messages that contradict each other; its node may "
     "run twice with one key, or be dishonest.",
     "abstaining": "This home was restored from a backup and may have forgotten votes; the node "
-    "does not vote until the others have decided this height.",
+    "does not vote until a quorum of the others is seen, and our head is two blocks above theirs. "
+    "Where they have no quorum without this node, that never happens: see the option "
+    "--override-restored-backup of `medpact start`.",
+    "abstained": "The others have gone on far enough: this node votes again.",
     "batch_left_out": "A batch of this author was left out while later ones were taken; the view "
     "is being changed.",
 }
