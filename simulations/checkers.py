@@ -131,7 +131,9 @@ class Watch:
         if (signed.signer, signed.message.height) != (id, height):
             raise Violation(f"{id} records {_text(signed)} of {signed.signer} at height {height}")
         self._books.setdefault(id, PromiseBook(id)).add(signed)
-        if isinstance(signed.message, Prepare | Commit):
+        # A block that was decided in the same turn has made the proposals of its height useless.
+        undecided = (store.head_height() or 0) < height
+        if undecided and isinstance(signed.message, Prepare | Commit):
             self._check_bodies(id, store, signed.message.block_hash)
         if isinstance(signed.message, Commit):
             certificate = promise.prepared
@@ -143,11 +145,6 @@ class Watch:
     def _check_bodies(self, id: str, store: MemoryStore, block_hash: bytes) -> None:
         """A vote for a block promises that the block and all its batches will be here."""
         block = store.proposal(block_hash)
-        height = store.height_of(block_hash)
-        if block is None and height is not None:
-            # Decided in the same turn.
-            decision = store.decision(height)
-            block = None if decision is None else decision.block
         if block is None:
             raise Violation(f"{id} votes for block {block_hash.hex()[:8]}, which is not durable")
         for batch_id in payload_batches(block.payload):
@@ -199,7 +196,7 @@ class Watch:
 # ---- the end -------------------------------------------------------------------------------------
 
 
-def check_stores(genesis: Genesis, watch: Watch, stores: Mapping[str, MemoryStore]) -> None:
+def check_stores(watch: Watch, stores: Mapping[str, MemoryStore]) -> None:
     """Check what the disks of the correct nodes hold in the end. Raises Violation."""
     for id, store in stores.items():
         _check_chain(id, store, watch.chain)

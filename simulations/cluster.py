@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import assert_never
 
 from ledger.store import Write
@@ -20,12 +21,13 @@ from simulations.checkers import (
     check_stores,
 )
 from simulations.faults import Fault
-from simulations.host import Backup, Checks, Host, World
+from simulations.host import Host
 from simulations.network import Cut, Network
 from simulations.scenario import GENESIS_MS, RETRY_MS, Scenario, found, member_ids
 from simulations.schedule import Schedule
 from simulations.trace import Trace
 from simulations.workload import Pending, Workload
+from simulations.world import Backup, Checks, World
 
 LATE_TRANSACTIONS = 4
 """Submitted after the healing: what works again must show it."""
@@ -146,7 +148,7 @@ class Cluster:
         """Check what is left in the end. Raises Violation."""
         chain = self.watch.chain
         blocks = [chain[height] for height in sorted(chain)]
-        check_stores(self.genesis, self.watch, {host.id: host.store for host in self.correct})
+        check_stores(self.watch, {host.id: host.store for host in self.correct})
         check_meaning(self.genesis, blocks)
         check_acknowledged(self.workload.acknowledged, blocks)
 
@@ -182,7 +184,7 @@ class Cluster:
             case faults.CrashAll(start, down_ms):
                 for host in self.hosts:
                     at(start, host.stop)
-                    at(start + down_ms, lambda host=host: self._start(host))  # type: ignore[misc]
+                    at(start + down_ms, partial(self._start, host))
             case faults.RestoredBackup(copied, start, who, down_ms):
                 host = self._by_id[who]
                 at(copied, lambda: self._backups.update({number: host.backup()}))
@@ -199,8 +201,8 @@ class Cluster:
             case faults.Partition(start, until, left, right, one_way):
                 cuts = [Cut(left, right)] + ([] if one_way else [Cut(right, left)])
                 for cut in cuts:
-                    at(start, lambda cut=cut: self.network.cut(cut))  # type: ignore[misc]
-                    at(until, lambda cut=cut: self.network.join_again(cut))  # type: ignore[misc]
+                    at(start, partial(self.network.cut, cut))
+                    at(until, partial(self.network.join_again, cut))
             case faults.Mute(start, until, who):
                 at(start, lambda: self.network.mute(who))
                 at(until, lambda: self.network.unmute(who))

@@ -9,13 +9,11 @@ durable, after it but before anything is sent, or between two sends.
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 from ledger.execution import restore_window
-from ledger.genesis import Genesis, genesis_state
+from ledger.genesis import genesis_state
 from ledger.store import Write, WriteBlock, WriteGenesis, WritePromise
-from ledger.transactions import BatchError, CheckedBatch, TransactionError
+from ledger.transactions import BatchError, TransactionError
 from node.core import Core, CoreSettings
 from node.events import (
     Applied,
@@ -42,7 +40,6 @@ from node.intake import (
     Rules,
     check_batches_found,
     check_blocks_found,
-    check_raw_batch,
     check_submission,
 )
 from node.wire import (
@@ -63,96 +60,15 @@ from node.wire import (
 from primitives.codec import CodecError, encode
 from primitives.keys import PrivateKey
 from simulations.byzantine import Behaviour
-from simulations.network import Network
 from simulations.scenario import GENESIS_MS
-from simulations.schedule import Schedule
 from simulations.store import MemoryStore
-from simulations.trace import Trace
+from simulations.world import Backup, Died, Spinning, World
 
 CHECK_MS_MAX = 3
 """The longest that the signatures of a batch take to be checked beside the loop."""
 PAUSE_STEP_MS = 20
 TURNS_PER_MS_MAX = 200
 """More turns of one node in one millisecond mean that it spins."""
-
-
-class Spinning(Exception):
-    """A node turns again and again without time passing: a daemon would burn its processor."""
-
-
-class Died(Exception):
-    """The process is dead at this very point."""
-
-
-class Witness(Protocol):
-    """Who watches what the correct nodes do."""
-
-    def wrote(self, host: "Host", writes: Sequence[Write]) -> None:
-        """These writes became durable."""
-        ...
-
-    def sends(self, host: "Host", message: Message) -> None:
-        """This message is about to leave."""
-        ...
-
-    def applied(self, host: "Host", applied: Applied) -> None:
-        """The node tells its clients of a block."""
-        ...
-
-    def reported(self, host: "Host", report: Report) -> None:
-        """The node tells its operator something."""
-        ...
-
-
-class Checks:
-    """Batches checked by any node of this process: the result follows from the bytes and the rules
-    alone, and the signatures are most of what a simulation costs.
-    """
-
-    def __init__(self) -> None:
-        self._results: dict[tuple[bytes, tuple[tuple[str, bytes], ...]], CheckedBatch | str] = {}
-        self._by_id: dict[bytes, CheckedBatch] = {}
-
-    def check(self, raw: bytes, rules: Rules) -> CheckedBatch:
-        """As check_raw_batch. Raises BatchError."""
-        key = (raw, tuple(rules.keys.items()))
-        result = self._results.get(key)
-        if result is None:
-            try:
-                result = check_raw_batch(raw, rules)
-                self._by_id[result.id] = result
-            except BatchError as error:
-                result = str(error)
-            self._results[key] = result
-        if isinstance(result, str):
-            raise BatchError(result)
-        return result
-
-    def known(self, batch_id: bytes) -> CheckedBatch | None:
-        """A batch that was found good."""
-        return self._by_id.get(batch_id)
-
-
-@dataclass(slots=True)
-class World:
-    """What all hosts share."""
-
-    genesis: Genesis
-    schedule: Schedule
-    network: Network
-    witness: Witness
-    trace: Trace
-    checks: Checks
-    disk_ms_max: int
-
-
-@dataclass(frozen=True, slots=True)
-class Backup:
-    """A copy of a disk, with what the boot counter outside it said then."""
-
-    store: MemoryStore
-    boots: int
-    promises: int
 
 
 class Host:

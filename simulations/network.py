@@ -8,6 +8,7 @@ is bytes, so that what the nodes say passes through the codec as on a wire.
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from simulations.scenario import REQUEST_TIMEOUT_MS, Weather
@@ -133,7 +134,7 @@ class Network:
             one, other = self._endpoints[pair[0]], self._endpoints[pair[1]]
             if self._is_cut(one.id, other.id) or self._is_cut(other.id, one.id):
                 delay = self._chance.randint(1, DETECT_MS_MAX)
-                self._schedule.after(delay, lambda p=pair: self._check(p))  # type: ignore[misc]
+                self._schedule.after(delay, partial(self._check, pair))
 
     def _check(self, pair: tuple[str, str]) -> None:
         one, other = self._endpoints[pair[0]], self._endpoints[pair[1]]
@@ -188,13 +189,13 @@ class Network:
         """Carry a message to every endpoint of a member."""
         for receiver in self._by_id[to]:
             if self._has_session(sender, receiver):
-                self._carry(sender, receiver, lambda r=receiver: r.message(sender.id, raw))  # type: ignore[misc]
+                self._carry(sender, receiver, partial(receiver.message, sender.id, raw))
 
     def publish(self, sender: Endpoint, raw: bytes) -> None:
         """Carry an announcement to everyone."""
         for receiver in self._endpoints.values():
             if receiver.id != sender.id:
-                self._carry(sender, receiver, lambda r=receiver: r.gossip(sender.id, raw))  # type: ignore[misc]
+                self._carry(sender, receiver, partial(receiver.gossip, sender.id, raw))
 
     def ask(
         self, sender: Endpoint, to: str, raw: bytes, answered: Callable[[bytes | None], None]

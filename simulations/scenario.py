@@ -281,14 +281,21 @@ def _draw_byzantine(
         return tuple(liars), False
     found: list[Byzantine] = []
     for group in groups:
-        found += _draw_some(chance, group, kinds)
+        found += _draw_some(chance, _replaceable(shape, group), kinds)
     return tuple(found), True
+
+
+def _replaceable(shape: Shape, group: Sequence[str]) -> tuple[str, ...]:
+    """The members of a group without whom it can go on: a lone recorder is not, whatever the rule,
+    since nobody else proposes.
+    """
+    return tuple(who for who in group if shape.recorders > 1 or not who.startswith("recorder"))
 
 
 def _draw_some(
     chance: random.Random, group: Sequence[str], kinds: Sequence[str]
 ) -> list[Byzantine]:
-    count = chance.randint(0, faulty_max(len(group)))
+    count = min(chance.randint(0, faulty_max(len(group))), len(group))
     return [Byzantine(who, chance.choice(kinds)) for who in chance.sample(group, count)]
 
 
@@ -304,7 +311,7 @@ def _draw_faults(
         return []
     lying = [liar.who for liar in liars]
     correct = [id for id in member_ids(shape) if id not in lying]
-    # An amnesiac does not vote for a while, a wrong clock cannot: both use up what a group can bear.
+    # An amnesiac does not vote for a while, a wrong clock cannot: both use up a group's spares.
     spare = _draw_spare(chance, shape, lying)
     wanted = chance.sample(kinds, chance.randint(1, min(len(kinds), 4)))
     found: list[Fault] = []
@@ -322,8 +329,8 @@ def _draw_spare(chance: random.Random, shape: Shape, lying: Sequence[str]) -> li
     voters: list[str] = []
     for group in groups_of(shape):
         voters += group
-        correct = [who for who in group if who not in lying]
-        room = faulty_max(len(group)) - (len(group) - len(correct))
+        room = faulty_max(len(group)) - sum(who in lying for who in group)
+        correct = [who for who in _replaceable(shape, group) if who not in lying]
         spare += chance.sample(correct, min(max(room, 0), len(correct)))
     return spare + [who for who in member_ids(shape) if who not in voters]
 

@@ -8,6 +8,7 @@ simulator's idea of an acknowledged transaction: one whose receipt a client has 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from ledger.genesis import Genesis
 from ledger.operations import (
@@ -161,7 +162,7 @@ class Workload:
         if self._known.persons and self._chance.random() < 0.1:
             operations.append(EnrolPerson(self._known.persons[0].public, "patient"))
         for key in fresh:
-            self._effects[key.public] = lambda key=key: self._known.persons.append(key)  # type: ignore[misc]
+            self._effects[key.public] = partial(self._known.persons.append, key)
         return self._institution()[1], operations
 
     def _register(self) -> tuple[PrivateKey, list[Operation]]:

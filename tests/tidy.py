@@ -17,7 +17,7 @@ LAYERS = ("primitives", "consensus", "ledger", "storage", "node", "cli")
 CODE = (*LAYERS, "simulations")
 PURE_PACKAGES = ("primitives", "consensus", "ledger")
 # These, and every module of node that they import, are pure.
-PURE_NODE_ROOTS = ("node.core", "node.mempool", "node.wire")
+PURE_NODE_ROOTS = ("node.core", "node.intake", "node.mempool", "node.wire")
 PURE_LIBRARIES = frozenset(
     (
         "__future__ abc bisect collections contextlib copy dataclasses enum functools hashlib "

@@ -1,0 +1,98 @@
+"""What the hosts of one run share, and what they tell whoever watches them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ledger.genesis import Genesis
+from ledger.store import Write
+from ledger.transactions import BatchError, CheckedBatch
+from node.events import Applied, Report
+from node.intake import Rules, check_raw_batch
+from node.wire import Message
+from simulations.network import Network
+from simulations.schedule import Schedule
+from simulations.store import MemoryStore
+from simulations.trace import Trace
+
+if TYPE_CHECKING:
+    from simulations.host import Host
+
+
+class Spinning(Exception):
+    """A node turns again and again without time passing: a daemon would burn its processor."""
+
+
+class Died(Exception):
+    """The process is dead at this very point."""
+
+
+class Witness(Protocol):
+    """Who watches what the correct nodes do."""
+
+    def wrote(self, host: "Host", writes: Sequence[Write]) -> None:
+        """These writes became durable."""
+        ...
+
+    def sends(self, host: "Host", message: Message) -> None:
+        """This message is about to leave."""
+        ...
+
+    def applied(self, host: "Host", applied: Applied) -> None:
+        """The node tells its clients of a block."""
+        ...
+
+    def reported(self, host: "Host", report: Report) -> None:
+        """The node tells its operator something."""
+        ...
+
+
+class Checks:
+    """Batches checked by any node of this process: the result follows from the bytes and the rules
+    alone, and the signatures are most of what a simulation costs.
+    """
+
+    def __init__(self) -> None:
+        self._results: dict[tuple[bytes, tuple[tuple[str, bytes], ...]], CheckedBatch | str] = {}
+        self._by_id: dict[bytes, CheckedBatch] = {}
+
+    def check(self, raw: bytes, rules: Rules) -> CheckedBatch:
+        """As check_raw_batch. Raises BatchError."""
+        key = (raw, tuple(rules.keys.items()))
+        result = self._results.get(key)
+        if result is None:
+            try:
+                result = check_raw_batch(raw, rules)
+                self._by_id[result.id] = result
+            except BatchError as error:
+                result = str(error)
+            self._results[key] = result
+        if isinstance(result, str):
+            raise BatchError(result)
+        return result
+
+    def known(self, batch_id: bytes) -> CheckedBatch | None:
+        """A batch that was found good."""
+        return self._by_id.get(batch_id)
+
+
+@dataclass(slots=True)
+class World:
+    """What all hosts share."""
+
+    genesis: Genesis
+    schedule: Schedule
+    network: Network
+    witness: Witness
+    trace: Trace
+    checks: Checks
+    disk_ms_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A copy of a disk, with what the boot counter outside it said then."""
+
+    store: MemoryStore
+    boots: int
+    promises: int
