@@ -3,6 +3,8 @@
 import random
 from collections.abc import Callable
 
+import msgspec
+
 from consensus.messages import (
     Certificate,
     Commit,
@@ -87,16 +89,8 @@ class Liar:
         if self.blocks:
             # Signed by the liar alone; and a true one under a false view.
             claims.append(certify(Phase.PREPARE, [self.id], self.blocks[-1], max(view - 1, 0)))
-        for certificate in self.certificates[-1:]:
-            claims.append(
-                Certificate(
-                    Phase.PREPARE,
-                    certificate.height,
-                    view,
-                    certificate.block_hash,
-                    certificate.signatures,
-                )
-            )
+        if self.certificates:
+            claims.append(msgspec.structs.replace(self.certificates[-1], view=view))
         for claim in self.random.sample(claims, min(2, len(claims))):
             self.say(ViewChange(signed.message.height, min(view, VIEW_MAX), claim))
 

@@ -6,6 +6,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from consensus.committee import Committee, faulty_max
 from consensus.events import (
@@ -109,7 +110,7 @@ class Cluster:
             apart = (node.label in self.weather.cut) != (receiver.label in self.weather.cut)
             if receiver is not node and not apart and self.random.random() >= self.weather.loss:
                 delay = self.random.randint(1, self.weather.delay_ms_max)
-                self.later(delay, lambda receiver=receiver: receiver.learn(transaction))
+                self.later(delay, partial(receiver.learn, transaction))
 
     def answer(self, node: Node, event: Event) -> None:
         replica = node.replica

@@ -1,6 +1,6 @@
 """A node around a replica, as far as consensus needs one: what the ledger and the shell would do.
 
-Transactions are byte strings; a block's payload is one of them, and is valid if it starts with b"+".
+A transaction is a byte string, a block's payload is one, and it is valid if it starts with b"+".
 Promises, vouched-for blocks and the chain are durable, everything else dies in a crash.
 """
 

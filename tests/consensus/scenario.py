@@ -16,6 +16,7 @@ expectations anew; read the difference before you keep it. Commands:
                                                  a voter lies: KIND is prepare, commit,
                                                  view-change or pre-prepare; `prepared` names
                                                  the signers of a certificate for the block
+    suspect NODE                                 its node suspects the primary of censorship
     clock NODE wrong                             its wall clock refuses fresh blocks
     show                                         where everyone is
 
@@ -39,6 +40,7 @@ from consensus.events import (
     Received,
     Send,
     Serve,
+    Suspect,
     WantBlock,
 )
 from consensus.messages import (
@@ -103,7 +105,11 @@ class Network:
 
     def serve(self, node: Node, to: str, height: int) -> None:
         decision = node.chain[height - 1]
-        self.answers.append(lambda: self.nodes[to].apply(decision) and None)
+
+        def arrive() -> None:
+            self.nodes[to].apply(decision)
+
+        self.answers.append(arrive)
 
     def note(self, node: Node, effect: Effect) -> None:
         line = self.describe(effect)
@@ -194,6 +200,8 @@ class Network:
                 node.perform([] if node.replica is None else node.replica.greet(plain[1]))
             case "say":
                 self.say(plain[0], plain[1], named)
+            case "suspect":
+                self.step(self.nodes[plain[0]], Suspect())
             case "clock":
                 self.nodes[plain[0]].clock_off = True
             case "show":
@@ -209,7 +217,8 @@ class Network:
         def matches(key: str, value: str) -> bool:
             return key not in named or value in named[key].split(",")
 
-        taken, kept = [], []
+        taken: list[tuple[str, str, Signed]] = []
+        kept: list[tuple[str, str, Signed]] = []
         for sender, to, signed in self.under_way:
             phase = phase_of(signed.message).name.lower().replace("_", "-")
             wanted = matches("from", sender) and matches("to", to) and matches("phase", phase)

@@ -1,4 +1,4 @@
-"""What the tests of consensus share: committees with keys, blocks, signed messages, certificates."""
+"""What the tests of consensus share: committees with keys, blocks, messages, certificates."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

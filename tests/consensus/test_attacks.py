@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from consensus.certificates import CertificateError, check_justification
 from consensus.committee import Committee, faulty_max
-from consensus.events import Accuse, Decide, Effect, Fetch, Fetched, Pending, Persist, Received
+from consensus.events import Accuse, Decide, Effect, Fetch, Fetched, Pending, Received
 from consensus.messages import (
     Certificate,
     Commit,
@@ -456,7 +456,7 @@ def test_nothing_that_peers_send_raises_or_makes_us_contradict_ourselves(
         if data.draw(st.integers(0, 9)) == 0:
             stage.wait(3_000)
     assert stage.restarted().replica.view <= stage.replica.view
-    promised = [effect for effect in stage.recorded if isinstance(effect, Persist)]
+    promised = stage.recorded
     values = {
         (type(effect.signed.message), effect.signed.message.height, effect.signed.message.view)
         for effect in promised

@@ -18,6 +18,7 @@ from consensus.messages import (
     Certificate,
     Commit,
     Justification,
+    Message,
     Phase,
     Prepare,
     PreparedClaim,
@@ -307,7 +308,7 @@ def test_a_true_view_change_passes() -> None:
 
 
 def test_what_is_signed_differs_in_every_field() -> None:
-    messages = [
+    messages: list[Message] = [
         Prepare(1, 0, BLOCK.hash),
         Commit(1, 0, BLOCK.hash),
         Prepare(2, 0, BLOCK.hash),

@@ -5,6 +5,7 @@ weather clears, and every transaction must be decided everywhere.
 """
 
 import random
+from functools import partial
 
 import pytest
 
@@ -38,10 +39,8 @@ def run(
         corrupt(cluster)
     wanted = [b"+%d" % number for number in range(TRANSACTIONS)]
     for transaction in wanted:
-        cluster.later(
-            source.randint(0, STORM_MS),
-            lambda transaction=transaction: submit(cluster, source, transaction),
-        )
+        when = source.randint(0, STORM_MS)
+        cluster.later(when, partial(submit, cluster, source, transaction))
     cluster.synchronize(2_000)
     storm(cluster, source)
     cluster.run(STORM_MS)

@@ -3,7 +3,7 @@
 import pytest
 
 from consensus.events import Effect, Received, Serve
-from consensus.messages import Commit, Message, Prepare, Signed, ViewChange
+from consensus.messages import Commit, Message, Prepare, Signed, ViewChange, sign
 from tests.consensus.support import (
     Stage,
     by,
@@ -13,7 +13,6 @@ from tests.consensus.support import (
     make_committee,
     proposal,
     said,
-    sign,
 )
 
 COMMITTEE = make_committee(4)

@@ -22,6 +22,10 @@ def commit(pacing: Pacing, latency_ms: int) -> None:
     pacing.decided(1_000 + latency_ms, in_time=True)
 
 
+def clocks(pacing: Pacing) -> tuple[bool, bool, int | None]:
+    return pacing.awake, pacing.timed, pacing.deadline
+
+
 def test_time_doubles_with_each_view_up_to_the_cap() -> None:
     pacing = Pacing(SETTINGS)
     found = [pacing.view_timeout_ms(view) for view in (0, 1, 2, 3, 4, 5, 1_000, 2**32 - 1)]
@@ -57,10 +61,9 @@ def test_a_decision_of_another_view_teaches_nothing() -> None:
 
 def test_clocks_run_only_while_awake() -> None:
     pacing = Pacing(SETTINGS)
-    assert pacing.deadline is None
-    assert not pacing.awake
+    assert clocks(pacing) == (False, False, None)
     pacing.postpone_resend(1_000)
-    assert (pacing.awake, pacing.timed, pacing.deadline) == (True, False, 1_050)
+    assert clocks(pacing) == (True, False, 1_050)
     assert not pacing.resend_due(1_049)
     assert pacing.resend_due(1_050)
     pacing.time_view(0, 1_000)
@@ -69,11 +72,11 @@ def test_clocks_run_only_while_awake() -> None:
     pacing.postpone_resend(1_390)
     assert pacing.deadline == 1_400
     pacing.leave_view()
-    assert (pacing.timed, pacing.deadline) == (False, 1_440)
+    assert clocks(pacing) == (True, False, 1_440)
     pacing.wake(1_395)
     assert pacing.deadline == 1_395
     pacing.sleep()
-    assert (pacing.awake, pacing.deadline) == (False, None)
+    assert clocks(pacing) == (False, False, None)
     assert not pacing.resend_due(10**9)
     assert not pacing.view_over(10**9)
 

@@ -171,7 +171,8 @@ def test_a_restart_at_any_moment_changes_nothing(
     wishes: list[tuple[str, int, Block, bool]], restart: int
 ) -> None:
     """The record read back refuses exactly what the process that wrote it would have."""
-    promises, recorded = Promises(1), []
+    promises = Promises(1)
+    recorded: list[Persist] = []
     for moment, (kind, view, block, honest) in enumerate(wishes):
         if moment == restart:
             promises = Promises(1, recorded)

@@ -9,7 +9,6 @@ from consensus.events import (
     Advanced,
     Broadcast,
     Decide,
-    Effect,
     Expired,
     Fetch,
     Fetched,
