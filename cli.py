@@ -74,7 +74,8 @@ class MedpactGroup(click.Group):
     ) -> Any:
         """Run the command and exit with its code; an error is one message on standard error."""
         arguments = list(sys.argv[1:] if args is None else args)
-        as_json = "--json" in arguments
+        before_files = arguments[: arguments.index("--")] if "--" in arguments else arguments
+        as_json = "--json" in before_files
         try:
             result = super().main(
                 arguments,

@@ -15,6 +15,8 @@ from primitives.keys import is_public_key
 _DURATION = re.compile(r"([0-9]{1,6})([dhm])")
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 _SHOWN_CHARS_MAX = 80
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECONDS_MAX = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
 def parse_id(text: str) -> bytes | None:
@@ -126,7 +128,7 @@ class ExpiryType(click.ParamType[int]):
                 param,
                 ctx,
             )
-        milliseconds = int(moment.timestamp() * 1000)
+        milliseconds = (moment - _EPOCH) // timedelta(milliseconds=1)
         if milliseconds <= 0:
             self.fail(f"{value[:_SHOWN_CHARS_MAX]!a} is long past.", param, ctx)
         return milliseconds
@@ -146,6 +148,8 @@ def _moment(text: str, now: datetime) -> datetime:
 
 
 def shown_time(milliseconds: int) -> str:
-    """A point in time for people, UTC."""
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    """A point in time for people, UTC; what lies beyond the year 9999 as the number it is."""
+    if milliseconds > _MILLISECONDS_MAX:
+        return f"{milliseconds} ms after 1970"
+    moment = _EPOCH + timedelta(milliseconds=milliseconds)
     return moment.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", " UTC")

@@ -170,8 +170,8 @@ def warn(message: str) -> None:
     """Say on standard error what the user should know; nothing with --json."""
     if not wants_json():
         click.echo(
-        click.style("Warning: ", fg="yellow", bold=True) + message, err=True, color=_colour()
-    )
+            click.style("Warning: ", fg="yellow", bold=True) + message, err=True, color=_colour()
+        )
 
 
 @contextmanager

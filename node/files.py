@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from node.console import CommandError, ExitCode, Steps
-from node.home import printable, reason
+from node.home import create_file, printable, reason
 
 CHUNK_BYTES = 1024 * 1024
 PRIVATE_MODE = 0o600
@@ -84,11 +84,7 @@ def read_small(path: Path, bytes_max: int) -> bytes:
 def write_new(path: Path, content: bytes, mode: int) -> None:
     """Write a new file durably; raises CommandError, also if the file exists."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "wb") as f:
-            f.write(content)
-            f.flush()
-            os.fsync(descriptor)
+        create_file(path, content, mode)
     except FileExistsError as error:
         raise CommandError(
             f"{printable(path)} exists already and is left as it is; choose another name.",

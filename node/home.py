@@ -34,6 +34,19 @@ def reason(error: OSError) -> str:
     return text[:1].lower() + text[1:]
 
 
+def create_file(path: Path, content: bytes, mode: int) -> None:
+    """Write a new file durably; raises OSError and leaves none behind if it cannot be completed."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as f:
+            f.write(content)
+            f.flush()
+            os.fsync(descriptor)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
+
 @dataclass(frozen=True, slots=True)
 class Home:
     """The layout of a home directory. Only its owner may read it: it holds the node's key."""

@@ -6,7 +6,7 @@ import shlex
 import stat
 from pathlib import Path
 
-from node.home import StartError, printable, reason
+from node.home import StartError, create_file, printable, reason
 from primitives.keys import PrivateKey
 
 KEY_FILE_MODE = 0o600
@@ -22,7 +22,7 @@ class KeyFileError(StartError):
 def write_key(path: Path, key: PrivateKey) -> None:
     """Write the key durably to a new file of mode 0600; raises KeyFileError if there is one."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, KEY_FILE_MODE)
+        create_file(path, key.seed.hex().encode() + b"\n", KEY_FILE_MODE)
     except FileExistsError as error:
         raise KeyFileError(
             f"{printable(path)} exists already and is left as it is: a key that is lost cannot be "
@@ -32,10 +32,6 @@ def write_key(path: Path, key: PrivateKey) -> None:
         raise KeyFileError(
             f"The key file {printable(path)} cannot be written: {reason(error)}."
         ) from error
-    with os.fdopen(descriptor, "wb") as f:
-        f.write(key.seed.hex().encode() + b"\n")
-        f.flush()
-        os.fsync(f.fileno())
 
 
 def read_key(path: Path) -> PrivateKey:

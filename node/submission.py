@@ -22,7 +22,7 @@ from ledger.transactions import (
     check_transaction,
     sign_transaction,
 )
-from node.client import RpcClient, RpcUnavailable, call_sync
+from node.client import RpcClient, RpcUnavailable
 from node.config import Config, load_config
 from node.console import CommandError, ExitCode, home_path
 from node.home import Home, StartError, printable
@@ -102,8 +102,13 @@ async def ask_status(home: Home) -> Mapping[str, Any] | None:
 
 def ask(config: Config, method: str, **params: object) -> Any:
     """Call one method of the running node; raises CommandError."""
+
+    async def run() -> Any:
+        async with RpcClient(config.home.path) as rpc:
+            return await rpc.call(method, params)
+
     with _as_command_error():
-        return call_sync(config.home.path, method, **params)
+        return asyncio.run(run())
 
 
 def find(config: Config, method: str, **params: object) -> Any | None:

@@ -47,7 +47,7 @@ def new_network(directory: Path, *options: str) -> Any:
     return document_of(run("testnet", "create", directory, *options, "--json"))
 
 
-# ---- help and usage -------------------------------------------------------------------------------
+# ---- help and usage -----------------------------------------------------------------------------
 
 
 def test_help_lists_every_command() -> None:
@@ -123,7 +123,7 @@ def test_the_environment_names_the_home(tmp_path: Path) -> None:
     assert "config.toml does not exist" in by_option
 
 
-# ---- starting -------------------------------------------------------------------------------------
+# ---- starting -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -192,8 +192,8 @@ def test_files_are_looked_at_before_anything_else(home: Path, tmp_path: Path) ->
 def test_several_sidecars_need_a_directory(home: Path, tmp_path: Path) -> None:
     (tmp_path / "f").touch()
     files = [tmp_path / "f", tmp_path / "f"]
-    side = ["--sidecar", tmp_path / "nowhere"]
-    result = run("record", "register", *files, "--category", "x", *side, home=home)
+    options: list[str | Path] = ["--category", "x", "--sidecar", tmp_path / "nowhere"]
+    result = run("record", "register", *files, *options, home=home)
     assert "must name a directory that exists when 2 files" in error_of(result, ExitCode.USAGE)
 
 
@@ -202,7 +202,7 @@ def test_verify_needs_a_database(home: Path) -> None:
     assert message.endswith("the node of this home has not been started yet.")
 
 
-# ---- keys and tokens ------------------------------------------------------------------------------
+# ---- keys and tokens ----------------------------------------------------------------------------
 
 
 def test_keys_are_made_once_and_shown(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_token_comes_with_the_lines_for_the_settings(home: Path) -> None:
     assert (token.name, token.roles) == ("explorer", ("read", "audit"))
 
 
-# ---- what became of a submission ------------------------------------------------------------------
+# ---- what became of a submission ----------------------------------------------------------------
 
 
 def _sent(outcome: dict[str, Any] | None, operations: int = 1) -> Sent:
@@ -265,7 +265,7 @@ def test_an_unknown_outcome_is_pending_and_says_how_to_ask() -> None:
     assert caught.value.code is ExitCode.PENDING
 
 
-# ---- the process ----------------------------------------------------------------------------------
+# ---- the process --------------------------------------------------------------------------------
 
 
 def _python(*arguments: str) -> "subprocess.CompletedProcess[str]":

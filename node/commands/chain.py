@@ -28,7 +28,7 @@ def show_transaction(transaction: bytes) -> None:
         ("block", found["height"]),
         ("time", shown_time(found["time_ms"])),
         ("outcome", f"{found['name']}: {found['meaning']}"),
-        ("author", party(found["author_party"]) or found["author"]),
+        ("author", party(found["author"]) or f"nobody known, with the key {found['author_key']}"),
     ]
     failed = found.get("failed_operation")
     for number, operation in enumerate(found["operations"]):

@@ -20,8 +20,6 @@ from node.startup import check_membership, read_genesis
 )
 def start(override_restored_backup: bool) -> None:
     """Run this institution's node until SIGTERM or Ctrl-C. Logs go to standard output."""
-    # Everything that the daemon creates is its owner's alone.
-    os.umask(0o077)
     config = load_config(home_path())
     genesis = read_genesis(config)
     key = read_key(config.key_file)
@@ -38,6 +36,8 @@ def start(override_restored_backup: bool) -> None:
     with config.home.locked():
         from node.daemon import run
 
+        # Everything that the daemon creates is its owner's alone.
+        os.umask(0o077)
         leave(run(config, genesis, key, override_restored_backup))
 
 

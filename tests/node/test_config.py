@@ -1,13 +1,17 @@
 """config.toml: what it says is used, and every mistake is named with its key and a remedy."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledger.genesis import parse_genesis
 from node.config import BootstrapPeer, ConfigError, NetworkConfig, load_config
 from node.home import HomeError
+from node.startup import member_of
 from primitives.keys import PrivateKey
 
 KEY = PrivateKey(bytes(32)).public
@@ -112,3 +116,25 @@ def test_no_content_escapes_the_sentence(
     home = tmp_path_factory.getbasetemp()
     with pytest.raises(ConfigError):
         load_config(_write(home, content))
+
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "configs"
+
+
+@pytest.mark.parametrize("name", ["recorder", "auditor", "observer"])
+def test_the_examples_can_be_used(tmp_path: Path, name: str) -> None:
+    config = load_config(_write(tmp_path, (EXAMPLES / f"{name}.toml").read_bytes()))
+    genesis = parse_genesis((EXAMPLES / "genesis.toml").read_bytes())
+    member = member_of(config, genesis)
+    assert genesis.classes[member.type] == name
+    assert genesis.warnings == ()
+
+
+def test_the_example_shows_every_default(tmp_path: Path) -> None:
+    text = (EXAMPLES / "recorder.toml").read_text()
+    # What is commented out is "# key = value"; prose never looks like that.
+    shown = re.sub(r"(?m)^# (?=[a-z_]+ = )", "", text)
+    shortest = load_config(_write(tmp_path, 'institution = "first-hospital"'))
+    config = load_config(_write(tmp_path, shown))
+    assert config.rpc_tcp == ("127.0.0.1", 8545)
+    assert replace(config, listen=None, rpc_tcp=None) == shortest

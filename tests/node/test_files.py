@@ -1,7 +1,9 @@
-"""Files of any name: read in pieces, written once, every failure one sentence that names the file."""
+"""Files of any name: read in pieces, written once, every failure a sentence that names the file."""
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,24 @@ def test_a_new_file_is_written_once_with_its_mode(tmp_path: Path) -> None:
     assert message.endswith("na\\xffme exists already and is left as it is; choose another name.")
     assert path.read_bytes() == b"content"
     assert "cannot be written: no such file" in _fails(write_new, tmp_path / "a" / "b", b"", 0o600)
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+    # A process that may write 100 bytes to a file meets what a full disk does.
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from node.files import CommandError, write_new\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "try: write_new(Path(sys.argv[1]), bytes(101), 0o600)\n"
+        "except CommandError as error: print(error)\n"
+    )
+    path = tmp_path / "sidecar"
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == f"{path} cannot be written: file too large.\n"
+    assert not path.exists()
 
 
 def test_a_file_that_cannot_be_of_the_kind_is_not_read(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Operations are split into as few transactions as the ledger's limits allow, in order."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +38,7 @@ def test_every_part_is_valid_and_none_could_take_the_next_operation(
         body = TransactionBody(KEY.public, 2**62, 2**62, bytes(16), part)
         raw = sign_transaction(CHAIN, KEY, body)
         assert check_transaction(raw, CHAIN, limits).body.operations == part
-    for part, following in zip(parts, parts[1:], strict=False):
+    for part, following in pairwise(parts):
         body = TransactionBody(KEY.public, 0, 0, bytes(16), (*part, following[0]))
         raw = sign_transaction(CHAIN, KEY, body)
         # 512 bytes are kept free for what surrounds the operations.
