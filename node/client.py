@@ -9,7 +9,7 @@ One client may be used by many tasks at once; each call under way has a connecti
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -122,7 +122,7 @@ class RpcClient:
 
     async def events(
         self, *, after: Mapping[str, int] | None = None, **params: object
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """The params of every notification `event` after a cursor, without end (docs/rpc.md).
 
         Each holds the cursor to go on from. Raises SubscriptionEnded when the node closes.

@@ -90,6 +90,16 @@ class RpcServer:
         """Open connections."""
         return sum(len(server.connections) for server in self._servers)
 
+    @property
+    def websockets(self) -> int:
+        """Open WebSockets."""
+        return len(self._sessions)
+
+    @property
+    def closing_websockets(self) -> int:
+        """WebSockets that the node has decided to close and whose client has not agreed yet."""
+        return sum(session.is_closing for session in self._sessions)
+
     async def start(self) -> None:
         """Listen. Raises StartError, and leaves nothing behind then."""
         try:

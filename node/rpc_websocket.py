@@ -57,6 +57,7 @@ class WebSocketSession:
     ) -> None:
         limits = service.limits
         self._request = request
+        self._transport = request.transport
         self._caller = caller
         self._service = service
         self._dispatcher = dispatcher
@@ -71,6 +72,11 @@ class WebSocketSession:
             compress=False,
             max_msg_size=limits.body_bytes_max,
         )
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the node has decided to close this WebSocket."""
+        return self._closing is not None
 
     async def run(self) -> web.WebSocketResponse:
         """Serve until either side closes."""
@@ -98,7 +104,8 @@ class WebSocketSession:
         self._close(WSCloseCode.GOING_AWAY, self._cursor())
         if self._closing is not None:
             await asyncio.wait([self._closing], timeout=timeout_ms / 1000)
-        self._abort()
+        if self._transport is not None:
+            self._transport.abort()
 
     async def subscribe(self, params: EventsSubscribe) -> SubscriptionView:
         """Start a subscription; raises RpcError."""
@@ -192,17 +199,10 @@ class WebSocketSession:
             self._closing = asyncio.get_running_loop().create_task(self._finish(code, message))
 
     async def _finish(self, code: int, message: bytes) -> None:
-        """Close; cut the connection if the client does not take even that."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._socket.close(code=code, message=message, drain=False)
-        except TimeoutError:
-            self._abort()
-
-    def _abort(self) -> None:
-        transport = self._request.transport
-        if transport is not None:
-            transport.abort()
+        """Close; cut the connection if the client does not take even that in time."""
+        if self._transport is not None:
+            asyncio.get_running_loop().call_later(self._timeout, self._transport.abort)
+        await self._socket.close(code=code, message=message, drain=False)
 
     def _cursor(self) -> Cursor | None:
         """From where a client with several subscriptions misses nothing."""
