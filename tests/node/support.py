@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ledger.execution import restore_window
 from ledger.genesis import Genesis, genesis_state, parse_genesis, render_genesis
 from ledger.operations import EnrolPerson, Operation
+from ledger.receipts import ReceiptCode
 from ledger.store import Write, WriteBlock, WriteGenesis
 from ledger.transactions import (
     BatchError,
@@ -38,6 +39,7 @@ from node.events import (
     SendMessage,
     SendRequest,
     Submitted,
+    SyncedBlock,
 )
 from node.intake import (
     IntakeError,
@@ -232,6 +234,29 @@ class Bench:
         return [e.event for e in self.effects if isinstance(e, Report)]
 
 
+def make_chain(genesis: Genesis, blocks: int, batches: int = 1) -> MemoryStore:
+    """The store of a single recorder after some blocks."""
+    bench = Bench(genesis, "recorder-1")
+    bench.start()
+    for number in range(blocks * batches):
+        bench.now += 10
+        bench.step(Submitted((make_transaction(genesis, "recorder-1", number),)))
+        bench.expire(bench.now + 10)
+    assert bench.core.head.height == blocks * batches
+    return bench.store
+
+
+def synced(
+    genesis: Genesis, store: MemoryStore, height: int, count: int = 1
+) -> tuple[SyncedBlock, ...]:
+    """Blocks of a store as an answer brings them."""
+    bench = Bench(genesis, "recorder-1", store)
+    wanted = BlocksWanted(height, count)
+    found = bench.core.answer(wanted)
+    assert isinstance(found, BlocksFound)
+    return check_blocks_found(wanted, found, lambda _: None, rules_of(genesis))
+
+
 def check_order(effects: Sequence[Effect]) -> None:
     """Nothing is written after a block in one step, since its reader would not show it yet."""
     kinds = [type(effect) for effect in effects if isinstance(effect, Write)]
@@ -391,3 +416,26 @@ class Net:
                 return [BlocksArrived(parcel.to, blocks, found_blocks.head_height)]
             case other:
                 raise AssertionError(other)
+
+
+def executed_on(net: Net, id: str, transactions: Sequence[CheckedTransaction]) -> bool:
+    """Whether a node's store has a receipt of success for all of them."""
+    store = net[id].store
+    for transaction in transactions:
+        position = store.transaction_position(transaction.id)
+        receipts = None if position is None else store.receipts(position[0])
+        if position is None or receipts is None:
+            return False
+        if receipts[position[1]].code != ReceiptCode.OK:
+            return False
+    return True
+
+
+def executed(net: Net, transactions: Sequence[CheckedTransaction]) -> bool:
+    """Whether all nodes have them."""
+    return all(executed_on(net, id, transactions) for id in net.benches)
+
+
+def view_changes(net: Net) -> int:
+    """How many views were left, on all nodes together."""
+    return sum(bench.core.counters["view_changes"] for bench in net.benches.values())
