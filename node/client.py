@@ -19,7 +19,7 @@ import aiohttp
 import msgspec
 
 from node.config import load_config
-from node.home import Home, printable
+from node.home import Home, printable, reason
 from node.jsonrpc import ErrorCode, RpcError
 from node.rpc_socket import connectable
 
@@ -158,8 +158,12 @@ class RpcClient:
             path = load_config(path).rpc_socket
         try:
             return self._resources.enter_context(connectable(path))
-        except OSError as error:
+        except FileNotFoundError as error:
             raise RpcUnavailable(self._unavailable()) from error
+        except OSError as error:
+            raise RpcUnavailable(
+                f"The socket {printable(path)} cannot be used: {reason(error)}."
+            ) from error
 
     def _unavailable(self) -> str:
         if isinstance(self._where, tuple):

@@ -168,29 +168,42 @@ class LedgerBackend:
 
     def enrolment(self, number: int) -> bytes:
         """The bytes of a transaction that enrols person-`number`."""
-        person = EnrolPerson(key_of(f"person-{number}").public, "patient")
-        return self.sign("recorder-1", person)
+        return self.enrolment_of(f"person-{number}")
+
+    def enrolment_of(self, person: str) -> bytes:
+        """The bytes of a transaction by which recorder-1 enrols a person."""
+        return self.sign("recorder-1", EnrolPerson(key_of(person).public, "patient"))
 
     def id_of(self, raw: bytes) -> str:
         """The id of a transaction, in hex."""
         return check_transaction(raw, self.genesis.chain_id, self.genesis.limits).id.hex()
 
-    async def block(self, *raws: bytes) -> int:
+    async def block(self, *raws: bytes, batches: int = 1) -> int:
         """Put what was submitted, and these transactions, into a block; its height."""
         limits = self.genesis.limits
         transactions = [
             check_transaction(raw, self.genesis.chain_id, limits) for raw in (*self.taken, *raws)
         ]
         self.taken.clear()
-        self._sequence += 1
-        name = "recorder-1"
-        batch = seal_batch(
-            self.genesis.chain_id, key_of(name), name, self._sequence, 500, transactions
-        )
+        name = MEMBERS[0]
+        sealed = []
+        size = -(-len(transactions) // batches)
+        for start in range(0, len(transactions), size):
+            self._sequence += 1
+            sealed.append(
+                seal_batch(
+                    self.genesis.chain_id,
+                    key_of(name),
+                    name,
+                    self._sequence,
+                    500,
+                    transactions[start : start + size],
+                )
+            )
         parent = self._state.header(self.height)
         assert parent is not None
         executed = execute_block(
-            parent, 0, name, parent.time_ms + 1, [batch], self._state, self._replay, self.genesis
+            parent, 0, name, parent.time_ms + 1, sealed, self._state, self._replay, self.genesis
         )
         decision = Decision(executed.block, self._certificate(executed.block.hash))
         write = WriteBlock(
