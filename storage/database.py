@@ -43,6 +43,8 @@ SCRIPTS: Final[tuple[str, ...]] = ("schema.sql",)
 """Script n (from 1) leads from schema version n - 1 to n."""
 WAL_BYTES: Final = 16 * 1024 * 1024
 WAL_BYTES_MAX: Final = 256 * 1024 * 1024
+PAGE_BYTES_MIN: Final = 512
+"""The smallest page, and so the smallest file, of SQLite."""
 BUSY_MS: Final = 5_000
 """How long to wait for another program's lock."""
 CACHE_KIB: Final = 64 * 1024
@@ -94,17 +96,13 @@ class Database:
         Raises StorageError for a file that is damaged, not of this program, of another ledger or of
         a newer version of this program, and if it cannot be opened and written.
         """
-        writers: list[_Writer] = []
-
-        def connect() -> sqlite3.Connection:
-            writers.append(_open(path, chain_id))
-            return writers[0]
-
+        # Opened before aiosqlite has it, which does not wait for its thread if that fails.
         try:
-            connection = await aiosqlite.Connection(connect, iter_chunk_size=1)
+            writer = await asyncio.to_thread(_open, path, chain_id)
         except sqlite3.Error as error:
             raise explain(error, path) from error
-        return cls(path, connection, writers[0])
+        connection = await aiosqlite.Connection(lambda: writer, iter_chunk_size=1)
+        return cls(path, connection, writer)
 
     async def boot(self, counter_file: Path) -> BootVerdict:
         """Count a start, here and in `counter_file`, and tell whether the two fit together.
@@ -220,17 +218,28 @@ def _promises_made(connection: sqlite3.Connection) -> int:
 
 
 def _open(path: Path, chain_id: bytes) -> _Writer:
-    """Open and prepare the writing connection, on the thread that will use it."""
+    """Open and prepare the writing connection."""
     try:
         if not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             sync_directory(path.parent)
+        size = path.stat().st_size
     except OSError as error:
         raise StorageError(
             f"The database {path} cannot be made: {error.strerror}. Check that its directory "
             "exists and that the node's user may write there."
         ) from error
-    writer = sqlite3.connect(path, factory=_Writer, isolation_level=None, timeout=BUSY_MS / 1000)
+    if 0 < size < PAGE_BYTES_MIN:
+        # SQLite would take it for a new one.
+        raise damaged(path, f"it has only {size} bytes")
+    # Used by one thread at a time, but not by this one.
+    writer = sqlite3.connect(
+        path,
+        factory=_Writer,
+        isolation_level=None,
+        timeout=BUSY_MS / 1000,
+        check_same_thread=False,
+    )
     writer.staged = deque()
     try:
         _migrate(writer, path, chain_id)
