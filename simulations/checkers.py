@@ -104,11 +104,18 @@ class Watch:
     Raises Violation out of whatever the node was doing.
     """
 
-    def __init__(self, genesis: Genesis, committee: Committee, liars: Sequence[str]) -> None:
+    def __init__(
+        self,
+        genesis: Genesis,
+        committee: Committee,
+        groups: Sequence[Sequence[str]],
+        liars: Sequence[str],
+    ) -> None:
         self.chain: dict[int, WriteBlock] = {}
         """The decided blocks, as the first node that applied each wrote it."""
         self._genesis = genesis
         self._committee = committee
+        self._groups = groups
         self._liars = tuple(liars)
         self._books: dict[str, PromiseBook] = {}
         self._signatures = SignatureCache(SIGNATURES_REMEMBERED_MAX)
@@ -157,6 +164,12 @@ class Watch:
             check_certificate(certificate, phase, chain_id, self._committee, self._signatures)
         except CertificateError as error:
             raise Violation(f"{id} holds a certificate that proves nothing: {error}") from error
+        # Counted again by the definition, since the code under test has counted with its own.
+        signers = [entry.signer for entry in certificate.signatures]
+        for group in self._groups:
+            present = sum(who in signers for who in group)
+            if 2 * present <= len(group) + (len(group) - 1) // 3:
+                raise Violation(f"{id} holds a certificate of {present} of {len(group)} voters")
 
     def _check_block(self, id: str, write: WriteBlock) -> None:
         block, certificate = write.decision.block, write.decision.certificate

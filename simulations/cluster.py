@@ -23,7 +23,7 @@ from simulations.checkers import (
 from simulations.faults import Fault
 from simulations.host import Host
 from simulations.network import Cut, Network
-from simulations.scenario import GENESIS_MS, RETRY_MS, Scenario, found, member_ids
+from simulations.scenario import GENESIS_MS, RETRY_MS, Scenario, found, groups_of, member_ids
 from simulations.schedule import Schedule
 from simulations.trace import Trace
 from simulations.workload import Pending, Workload
@@ -67,7 +67,8 @@ class Cluster:
         self._chance_clients = self._chance("clients")
         self.workload = Workload(self.genesis, dict(consortium.keys), self._chance("workload"))
         liars = {one.who: one.kind for one in scenario.byzantine}
-        self.watch = Watch(self.genesis, consortium.committee, tuple(liars))
+        groups = groups_of(scenario.shape)
+        self.watch = Watch(self.genesis, consortium.committee, groups, tuple(liars))
         self.world = World(
             self.genesis,
             self.schedule,

@@ -407,14 +407,14 @@ class Host:
 
     def _take_answer(self, peer: str, request: Request, raw: bytes) -> None:
         response = decode_response(raw)
+        known = self.world.checks.known
         match request, response:
             case BatchesWanted(), BatchesFound():
-                for batch in check_batches_found(request, response, self.rules):
+                for batch in check_batches_found(request, response, self.rules, known):
                     self._post(BatchArrived(batch))
             case BlockWanted(), BlockFound():
                 self._post(BlockArrived(peer, response))
             case BlocksWanted(), BlocksFound():
-                known = self.world.checks.known
                 blocks = check_blocks_found(request, response, known, self.rules)
                 self._post(BlocksArrived(peer, blocks, response.head_height))
             case _:
@@ -430,6 +430,6 @@ class Host:
         except TransactionError:
             self.counters["submission_refused"] += 1
             return None
-        if core.mempool.room() > 0:
+        if core.mempool.has_room(1, len(raw)):
             self._post(Submitted((transaction,)))
         return transaction.id

@@ -295,7 +295,7 @@ def _replaceable(shape: Shape, group: Sequence[str]) -> tuple[str, ...]:
 def _draw_some(
     chance: random.Random, group: Sequence[str], kinds: Sequence[str]
 ) -> list[Byzantine]:
-    count = min(chance.randint(0, faulty_max(len(group))), len(group))
+    count = chance.randint(0, max(faulty_max(len(group)), 0))
     return [Byzantine(who, chance.choice(kinds)) for who in chance.sample(group, count)]
 
 
