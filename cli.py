@@ -5,14 +5,28 @@ wait for the network libraries of a daemon.
 """
 
 import importlib
+import os
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from node.console import ExitCode, fail, json_option
+from node.console import (
+    ExitCode,
+    emit_fields,
+    fail,
+    json_option,
+    leave,
+    progress,
+    wants_json,
+)
+
+if TYPE_CHECKING:
+    from simulations.campaign import CampaignReport
 
 
 class _Entry(NamedTuple):
@@ -110,6 +124,68 @@ def main() -> None:
 
     Start with `medpact testnet create DIR` and `medpact testnet up DIR`.
     """
+
+
+@main.command()
+@json_option
+@click.option(
+    "--seeds", default=100, show_default=True, type=click.IntRange(1), help="How many to run."
+)
+@click.option(
+    "--first-seed", default=0, show_default=True, type=click.IntRange(0), help="Where to begin."
+)
+@click.option("--seed", type=click.IntRange(0), help="Run this one alone.")
+@click.option("--verbose", is_flag=True, help="With --seed: tell what happens, line by line.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes at once. Default: one per core.")
+def simulate(
+    seeds: int, first_seed: int, seed: int | None, verbose: bool, jobs: int | None
+) -> None:
+    """Run whole networks under faults in virtual time; each seed draws one scenario.
+
+    Exit code 127: a node crashed. 128: no progress after the faults. 129: a rule was broken.
+    """
+    if verbose and seed is None:
+        raise click.UsageError("--verbose tells the story of one run: give it with --seed.")
+    from simulations.campaign import CampaignReport, run_campaign, run_seed
+
+    if seed is not None:
+        show = partial(click.echo, err=wants_json()) if verbose else None
+        started = time.monotonic_ns()
+        run = run_seed(seed, show)
+        report = CampaignReport((run,), (time.monotonic_ns() - started) // 1_000_000)
+    else:
+        workers = jobs or len(os.sched_getaffinity(0))
+        with progress("Simulating", seeds) as bar:
+            report = run_campaign(
+                range(first_seed, first_seed + seeds), workers, lambda _: bar.advance(1)
+            )
+    _report(report)
+    leave(report.exit_code)
+
+
+def _report(report: "CampaignReport") -> None:
+    """Print what came of simulated runs, and of each failed one how to see it again."""
+    from simulations.campaign import replay_command
+
+    runs = [
+        {
+            "seed": run.seed,
+            "verdict": run.verdict.name.lower(),
+            "reason": run.reason,
+            "scenario": run.scenario,
+            "digest": run.digest,
+        }
+        for run in report.reports
+    ]
+    summary = report.summary()
+    fields: list[tuple[str, object]] = []
+    for run in report.failures:
+        fields.append((f"seed {run.seed}", f"{run.verdict.name}: {run.reason}"))
+        fields += [("  scenario", run.scenario), ("  replay", replay_command(run.seed))]
+    if len(runs) == 1 and not report.failures:
+        fields += [(name, runs[0][name]) for name in ("seed", "scenario", "digest")]
+    fields += [(name.replace("_", " "), value) for name, value in summary.items()]
+    emit_fields({"exit_code": report.exit_code, "summary": summary, "runs": runs}, fields)
 
 
 if __name__ == "__main__":

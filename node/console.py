@@ -8,6 +8,7 @@ import enum
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from node.home import StartError
 
 F = TypeVar("F", bound=Callable[..., Any])
 Document = Mapping[str, Any]
+_LINE_S = 5
+"""Seconds between two lines of progress where there is no terminal."""
 
 
 class ExitCode(enum.IntEnum):
@@ -176,9 +179,9 @@ def warn(message: str) -> None:
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Steps]:
-    """Show a bar while the block runs, if standard error is a terminal and --json not given."""
+    """Show on standard error how far it is: a bar on a terminal, else a line now and then."""
     if wants_json() or not sys.stderr.isatty():
-        yield _Silence()
+        yield _Lines(title, total)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -188,9 +191,19 @@ def progress(title: str, total: int) -> Iterator[Steps]:
         yield _Bar(bar, bar.add_task(title, total=total))
 
 
-class _Silence:
+class _Lines:
+    def __init__(self, title: str, total: int) -> None:
+        self._title = title
+        self._total = total
+        self._done = 0
+        self._due = time.monotonic() + _LINE_S
+
     def advance(self, amount: int) -> None:
-        """Show nothing."""
+        """Say how far it is, unless that was said just before; nothing with --json."""
+        self._done += amount
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + _LINE_S
+            note(f"{self._title}: {100 * self._done // max(self._total, 1)} %")
 
 
 class _Bar:

@@ -18,7 +18,7 @@ from node.submission import Sent, Signed
 ROOT = Path(__file__).resolve().parents[1]
 ID = "ab" * 32
 COMMANDS = (
-    "testnet start status verify keys person record grant revoke share tx block proof"
+    "testnet start status verify keys person record grant revoke share tx block proof simulate"
 ).split()
 
 
@@ -200,6 +200,42 @@ def test_several_sidecars_need_a_directory(home: Path, tmp_path: Path) -> None:
 def test_verify_needs_a_database(home: Path) -> None:
     message = error_of(run("verify", home=home), ExitCode.START)
     assert message.endswith("the node of this home has not been started yet.")
+
+
+# ---- simulations ----------------------------------------------------------------------------------
+
+
+def test_a_campaign_is_summed_up() -> None:
+    found = document_of(
+        run("simulate", "--seeds", "2", "--first-seed", "5", "--jobs", "1", "--json")
+    )
+    assert [one["seed"] for one in found["runs"]] == [5, 6]
+    assert [one["verdict"] for one in found["runs"]] == ["passed", "passed"]
+    assert (found["summary"]["runs"], found["exit_code"]) == (2, 0)
+
+
+def test_one_seed_tells_its_story() -> None:
+    result = run("simulate", "--seed", "5", "--verbose")
+    assert result.exit_code == 0
+    story, _, summary = result.stdout.partition("seed ")
+    assert story.count("\n") > 10
+    assert "digest" in summary
+    wrong = run("simulate", "--verbose")
+    assert "give it with --seed" in error_of(wrong, ExitCode.USAGE)
+
+
+def test_a_failure_says_how_to_see_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from simulations import campaign
+
+    def stuck(seed: int, *_: object) -> campaign.Report:
+        verdict = campaign.Verdict.STUCK
+        return campaign.Report(seed, verdict, "no block", "4 recorders", "00", None, 1)
+
+    monkeypatch.setattr(campaign, "run_seed", stuck)
+    result = run("simulate", "--seed", "7")
+    assert result.exit_code == 128
+    assert "STUCK: no block" in result.stdout
+    assert "medpact simulate --seed 7 --verbose" in result.stdout
 
 
 # ---- keys and tokens ----------------------------------------------------------------------------
