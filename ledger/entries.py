@@ -13,6 +13,7 @@ with integers as 8 bytes big-endian. The block's time is in it because a notaris
 its time is worth little.
 """
 
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 
 from ledger.operations import Operation
@@ -24,6 +25,8 @@ from ledger.transactions import CheckedTransaction
 from primitives.codec import Canonical, Digest, PublicKey, UInt, encode
 from primitives.hashing import digest
 from primitives.merkle import leaf_hash, sized_root, tree_root_of_hashes
+
+_STEP = struct.Struct(">32sQQ32sQ")
 
 
 class Entry(Canonical, frozen=True):
@@ -94,8 +97,7 @@ def entry_roots(entries: Mapping[bytes, Sequence[bytes]]) -> dict[bytes, bytes]:
 
 def accumulate(accumulated: bytes, height: int, time_ms: int, root: bytes, count: int) -> bytes:
     """Return a chain's accumulated hash after a block of this height and time."""
-    numbers = height.to_bytes(8, "big") + time_ms.to_bytes(8, "big")
-    return digest("chain-head", accumulated + numbers + root + count.to_bytes(8, "big"))
+    return digest("chain-head", _STEP.pack(accumulated, height, time_ms, root, count))
 
 
 def receipts_root(receipts: Iterable[Receipt]) -> bytes:

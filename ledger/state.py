@@ -6,7 +6,7 @@ that an operation writes few keys and a proof about a chain is a proof of one va
 """
 
 from functools import lru_cache
-from typing import Annotated, Final, TypeVar, cast
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
@@ -198,7 +198,7 @@ class Overlay:
         if value is None and key not in self._known:
             value = self._known[key] = read_value(self._base, key, kind)
         # The prefixes of keys keep the kinds apart.
-        return cast("T | None", value)
+        return value  # type: ignore[return-value]
 
     def write(self, key: bytes, value: Canonical) -> None:
         """Set the value under `key`."""

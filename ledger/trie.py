@@ -171,15 +171,14 @@ def _write(
             width = DIGEST_BYTES
             is_branch = True
         if is_branch or len(group) > 1:
-            child = path + bytes((nibble,))
-            slot = _write(reader, nodes, child, group, not is_branch)
+            slot = _write(reader, nodes, group[0][0][: depth + 1], group, not is_branch)
             leaf &= ~bit
         else:
             slot = group[0][1]
             leaf |= bit
         used |= bit
         slots = slots[:at] + slot + slots[at + width :]
-    branch = used.to_bytes(2, "big") + leaf.to_bytes(2, "big") + slots
+    branch = (used << 16 | leaf).to_bytes(4, "big") + slots
     nodes[path] = branch
     return _branch_hash(branch)
 
@@ -187,6 +186,8 @@ def _write(
 def _join(group: list[_Leaf], old: bytes) -> None:
     """Add the leaf `old` to a sorted `group` that meets it, unless one of the group replaces it."""
     key_hash = old[:DIGEST_BYTES]
-    if all(new[1][:DIGEST_BYTES] != key_hash for new in group):
-        group.append((_nibbles(key_hash), old))
-        group.sort()
+    for _, new in group:
+        if new.startswith(key_hash):
+            return
+    group.append((_nibbles(key_hash), old))
+    group.sort()
