@@ -83,11 +83,10 @@ class Node:
         if code is None:
             return None
         self.ended = True
-        how = (
-            f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        )
+        if code < 0:
+            return f"{self.name} was ended by {signal.Signals(-code).name}."
         words = last_words(self.home)
-        return f"{self.name} {how}" + (f": {words}" if words else ".")
+        return f"{self.name} ended with code {code}" + (f": {words}" if words else ".")
 
 
 class Supervisor:

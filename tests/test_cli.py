@@ -202,7 +202,7 @@ def test_verify_needs_a_database(home: Path) -> None:
     assert message.endswith("the node of this home has not been started yet.")
 
 
-# ---- simulations ----------------------------------------------------------------------------------
+# ---- simulations --------------------------------------------------------------------------------
 
 
 def test_a_campaign_is_summed_up() -> None:
