@@ -183,6 +183,9 @@ def test_blocks_that_may_not_exist(number: int) -> None:
 
 def test_limits_are_inclusive() -> None:
     full = WORLD.batch(BUSY, BUSY)
+    pending = [full, WORLD.batch(FAILING)]
+    chosen = select_batches(pending, 1, WORLD.store, WORLD.window, WORLD.genesis)
+    assert chosen == [full]
     assert [r.code for r in WORLD.execute(full).receipts] == [C.UNKNOWN_GRANT, C.REPLAYED]
     far = WORLD.head.height + 1 + WORLD.genesis.limits.replay_window_blocks
     assert WORLD.execute(WORLD.batch(enrol(WORLD, 1), valid_until_height=far)).executed == (0,)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import ledger.proof_building
 from consensus.messages import Decision
+from ledger.entries import accumulate
 from ledger.fingerprint import Fingerprinter, Opening, commitment
 from ledger.genesis import GenesisError, parse_genesis
 from ledger.operations import Grant, RecordShare, RegisterRecord, Revoke
@@ -35,11 +36,12 @@ from ledger.state import (
     institution_chain,
     record_id,
 )
-from ledger.trie import prove_value
+from ledger.trie import prove_value, update
+from primitives.block import Block
 from primitives.codec import encode
 from primitives.hashing import digest
-from primitives.merkle import InclusionProof, prove
-from tests.ledger.world import LABELS, Story, World, key_of
+from primitives.merkle import InclusionProof, prove, tree_root
+from tests.ledger.world import LABELS, MemoryStore, Story, World, key_of
 
 DATA = b"an image " * 1_000
 _FINGERPRINTER = Fingerprinter(len(DATA))
@@ -427,6 +429,33 @@ def test_a_chain_that_is_no_record_is_refused() -> None:
     refuse(false, "a chain that is not a record's")
     with pytest.raises(ProofError, match="not the id of a record"):
         build_record_proof(STORE, chain)
+
+
+@pytest.mark.parametrize(
+    ("custodian", "entry", "reason"),
+    [("hospital-0", b"\x90", "cannot be read"), ("hospital-1", b"", "about another record")],
+)
+def test_even_a_dishonest_quorum_is_held_to_what_hashes_say(
+    custodian: str, entry: bytes, reason: str
+) -> None:
+    """All voters sign a state in which the record's head is nonsense."""
+    proof = record_proof()
+    root = tree_root([entry])
+    entity = Record(commitment(OPENING), LABELS, custodian, None)
+    head = ChainHead(1, accumulate(bytes(32), 1, 2, root, 1), entity)
+    store = MemoryStore()
+    changes = update(store, {chain_key(STORY.file): encode(head)})
+    store.nodes.update(changes.nodes)
+    header = msgspec.structs.replace(proof.header, state_root=changes.root)
+    false = forge(
+        RECORD_PROOF,
+        header=header,
+        certificate=STORY.world.decide(Block(header, b"")).certificate,
+        head=head,
+        state=prove_value(store, chain_key(STORY.file)),
+        history=(EntryBlock(1, 2, (entry,)),),
+    )
+    refuse(false, reason)
 
 
 def test_a_receipt_belongs_to_its_transaction_and_block() -> None:
