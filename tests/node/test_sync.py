@@ -1,0 +1,221 @@
+"""Sync: whom it asks, that it never asks forever in vain, and that it never stops asking."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node.events import SyncedBlock
+from node.sync import Sync
+from node.wire import BlocksWanted
+from tests.node.support import make_chain, make_genesis, synced
+
+GENESIS = make_genesis(1)
+CHAIN = synced(GENESIS, make_chain(GENESIS, 6), 1, 6)
+PATIENCE, PENALTY = 500, 5_000
+
+
+def make() -> Sync:
+    """With nothing heard yet."""
+    return Sync(PATIENCE, PENALTY)
+
+
+def test_nobody_is_asked_while_nobody_is_ahead() -> None:
+    sync = make()
+    sync.heard("a", 3)
+    assert sync.due(3, False, 0) is None
+    assert sync.deadline(3, False) is None
+    assert sync.target() == 3
+
+
+def test_a_follower_asks_at_once_and_one_peer_at_a_time() -> None:
+    sync = make()
+    sync.heard("a", 100)
+    sync.heard("b", 2)
+    assert sync.deadline(0, False) == 0
+    assert sync.due(0, False, 7) == ("a", BlocksWanted(1, 64))
+    assert sync.deadline(0, False) is None
+    assert sync.due(0, False, 8) is None
+
+
+def test_a_voter_is_patient_about_one_height() -> None:
+    sync = make()
+    sync.heard("a", 4)
+    assert sync.due(3, True, 1_000) is None
+    assert sync.deadline(3, True) == 1_500
+    assert sync.due(3, True, 1_499) is None
+    assert sync.due(3, True, 1_500) == ("a", BlocksWanted(4, 1))
+
+
+def test_patience_starts_again_with_each_height_and_is_not_for_large_lags() -> None:
+    sync = make()
+    sync.heard("a", 4)
+    assert sync.due(3, True, 1_000) is None
+    sync.advanced()
+    sync.heard("a", 5)
+    assert sync.due(4, True, 1_400) is None
+    assert sync.due(4, True, 1_899) is None
+    sync.heard("b", 6)
+    assert sync.due(4, True, 1_899) == ("b", BlocksWanted(5, 2))
+
+
+def test_one_liar_about_a_huge_head_does_not_take_the_patience_with_others() -> None:
+    sync = make()
+    sync.heard("liar", 10**12)
+    assert sync.due(3, True, 0) == ("liar", BlocksWanted(4, 64))
+    sync.answered("liar", (), 10**12)
+    sync.ended("liar", True, 0)
+    sync.heard("b", 4)
+    assert sync.due(3, True, 10) is None
+    assert sync.deadline(3, True) == 500
+
+
+def test_a_peer_that_gives_nothing_is_left_alone_for_a_while() -> None:
+    for answered in (True, False):
+        sync = make()
+        sync.heard("a", 9)
+        assert sync.due(0, False, 0) is not None
+        if answered:
+            sync.answered("a", (), 9)
+        sync.ended("a", answered, 100)
+        assert sync.due(0, False, 100) is None
+        assert sync.deadline(0, False) == 100 + PENALTY
+        sync.heard("b", 1)
+        assert sync.due(0, False, 100) == ("b", BlocksWanted(1, 1))
+        sync.ended("b", False, 200)
+        assert sync.due(0, False, 100 + PENALTY) == ("a", BlocksWanted(1, 9))
+
+
+def test_fewer_blocks_than_asked_for_are_progress() -> None:
+    sync = make()
+    sync.heard("a", 6)
+    sync.due(0, False, 0)
+    sync.answered("a", CHAIN[:2], 6)
+    assert sync.deadline(0, False) is None
+    assert sync.take(0) == CHAIN[0]
+    assert sync.take(1) == CHAIN[1]
+    assert sync.take(2) is None
+    sync.ended("a", True, 5)
+    assert sync.due(2, False, 5) == ("a", BlocksWanted(3, 4))
+
+
+def test_blocks_that_we_have_by_now_are_dropped() -> None:
+    sync = make()
+    sync.heard("a", 6)
+    sync.due(0, False, 0)
+    sync.answered("a", CHAIN[:3], 6)
+    assert sync.take(2) == CHAIN[2]
+    sync.answered("a", CHAIN[:3], 6)
+    assert sync.take(3) is None
+    assert sync.ready == type(sync.ready)()
+
+
+def test_invalid_blocks_are_thrown_away_with_those_after_them() -> None:
+    sync = make()
+    sync.heard("a", 6)
+    sync.due(0, False, 0)
+    sync.answered("a", CHAIN, 6)
+    assert sync.source == "a"
+    sync.penalise(sync.source, 10)
+    assert sync.take(0) is None
+    sync.ended("a", True, 10)
+    assert sync.deadline(0, False) == 10 + PENALTY
+
+
+def test_a_peer_that_went_away_is_not_asked_though_its_answer_comes() -> None:
+    sync = make()
+    sync.heard("a", 6)
+    sync.due(0, False, 0)
+    sync.forget("a")
+    sync.answered("a", CHAIN[:1], 6)
+    assert sync.heads() == {}
+    assert sync.take(0) == CHAIN[0]
+    sync.ended("a", True, 0)
+    assert sync.due(1, False, 0) is None
+
+
+def test_a_head_that_was_heard_never_falls_by_hearsay_but_by_the_peers_own_answer() -> None:
+    sync = make()
+    sync.heard("a", 6)
+    sync.heard("a", 2)
+    assert sync.heads() == {"a": 6}
+    sync.answered("a", (), 1)
+    assert sync.heads() == {"a": 1}
+
+
+PEERS = st.sampled_from(["a", "b", "c"])
+EVENTS = st.one_of(
+    st.tuples(st.just("heard"), PEERS, st.integers(0, 10**6)),
+    st.tuples(st.just("forget"), PEERS, st.just(0)),
+    st.tuples(st.just("blocks"), PEERS, st.integers(0, 4)),
+    st.tuples(st.just("fail"), PEERS, st.just(0)),
+    st.tuples(st.just("bad"), PEERS, st.just(0)),
+    st.tuples(st.just("pass"), PEERS, st.integers(1, 3_000)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(EVENTS, max_size=40), st.booleans())
+def test_whatever_peers_do_sync_neither_spins_nor_gets_stuck(
+    events: list[tuple[str, str, int]], votes: bool
+) -> None:
+    sync, height, now = make(), 0, 0
+    asked_at: dict[str, int] = {}
+
+    def ask() -> None:
+        wanted = sync.due(height, votes, now)
+        if wanted is not None:
+            peer, request = wanted
+            assert sync.heads()[peer] > height
+            assert 1 <= request.count <= 64
+            assert request.height == height + 1
+            asked_at[peer] = now
+
+    def end(blocks: tuple[SyncedBlock, ...], answered: bool, bad: bool) -> None:
+        nonlocal height
+        peer = sync.asked
+        if peer is None:
+            return
+        if answered:
+            sync.answered(peer, blocks, sync.heads().get(peer, 0))
+        if bad:
+            sync.penalise(sync.source, now)
+        while (block := sync.take(height)) is not None:
+            height = block.decision.block.header.height
+            sync.advanced()
+        sync.ended(peer, answered, now)
+        before = asked_at.get(peer)
+        ask()
+        if bad or not (answered and blocks):
+            # No peer is asked again in the same instant after it failed.
+            assert sync.asked != peer
+            assert before is not None
+
+    for what, peer, number in events:
+        match what:
+            case "heard":
+                sync.heard(peer, number)
+            case "forget":
+                sync.forget(peer)
+            case "blocks":
+                end(CHAIN[height : height + number], True, False)
+            case "fail":
+                end((), False, False)
+            case "bad":
+                end(CHAIN[height : height + 1], True, True)
+            case _:
+                now += number
+        ask()
+        deadline = sync.deadline(height, votes)
+        assert deadline is None or deadline > now
+    # Whoever has blocks is asked in the end.
+    end((), False, False)
+    sync.heard("honest", height + 2)
+    for _ in range(5):
+        deadline = sync.deadline(height, votes)
+        if sync.asked == "honest":
+            break
+        if deadline is not None:
+            now = max(now, deadline)
+        ask()
+        if sync.asked != "honest":
+            end((), False, False)
+    assert sync.asked == "honest"
