@@ -20,6 +20,7 @@ from node.home import StartError
 
 F = TypeVar("F", bound=Callable[..., Any])
 Document = Mapping[str, Any]
+_PIPE_COLUMNS = 10_000
 _LINE_S = 5
 """Seconds between two lines of progress where there is no terminal."""
 
@@ -151,13 +152,15 @@ def emit_table(document: Document, heads: Sequence[str], rows: Sequence[Sequence
         from rich.table import Table
         from rich.text import Text
 
-        grid = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        grid = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for head in heads:
+            grid.add_column(head, overflow="fold")
         for row in rows:
             grid.add_row(*(Text(str(cell)) for cell in row))
         console = Console()
-        # A pipe has no width: never cut a hash there.
+        # A pipe has no width: never break a line there.
         if not console.is_terminal:
-            console = Console(width=250)
+            console = Console(width=_PIPE_COLUMNS)
         console.print(grid)
 
     emit(document, table)

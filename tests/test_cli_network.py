@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -232,11 +235,34 @@ def test_a_transaction_and_an_absence_are_proved(
     assert f"No record {nobody} was registered up to" in network.verify(tmp_path / "a").stdout
 
 
-def test_the_whole_home_verifies_and_damage_is_found(network: Network, tmp_path: Path) -> None:
+def test_the_whole_home_verifies(network: Network, patient: str) -> None:
     for options in ((), ("--fast",)):
         verified = network.ask("verify", *options)
         assert verified["verified"]
         assert verified["height"] == network.ask("status")["height"]
+    assert f"all {verified['height'] + 1} blocks from genesis up" in network.run("verify").stdout
+
+
+def test_damage_in_a_home_is_found_and_explained(
+    network: Network, patient: str, tmp_path: Path
+) -> None:
+    for name in ("config.toml", "genesis.toml"):
+        shutil.copy(network.home.path / name, tmp_path)
+    (tmp_path / "data").mkdir()
+    copy = Home(tmp_path).database
+    with (
+        closing(sqlite3.connect(network.home.database)) as source,
+        closing(sqlite3.connect(copy)) as target,
+    ):
+        source.backup(target)
+        target.execute("UPDATE block SET receipts = x'90' WHERE height = 1")
+        target.commit()
+    environment = {"MEDPACT_HOME": str(tmp_path)}
+    result = CliRunner().invoke(main, ["--json", "verify"], env=environment)
+    assert result.exit_code == ExitCode.REFUSED
+    error = json.loads(result.stderr)["error"]
+    assert (error["verified"], error["height"]) == (False, 1)
+    assert "is damaged at height 1" in error["message"]
 
 
 def test_garbage_is_no_proof(network: Network, tmp_path: Path) -> None:

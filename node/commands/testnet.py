@@ -9,7 +9,7 @@ from typing import get_args
 import click
 
 from consensus.committee import QuorumRule
-from node.console import CommandError, ExitCode, emit_table, json_option, leave, note, warn
+from node.console import CommandError, ExitCode, emit, emit_table, json_option, leave, note, warn
 from node.home import Home, StartError, printable
 from node.supervision import Status, Supervisor, send, stop
 from node.testnet import Plan, create, home_of, homes
@@ -91,7 +91,7 @@ async def _up(directory: Path, detach: bool) -> None:
         if not asked_to_stop.is_set():
             await _show(directory)
             keep = detach
-        if not keep:
+        if not keep and not asked_to_stop.is_set():
             note("All nodes are up. Ctrl-C stops them.")
             await supervisor.watch(asked_to_stop)
     finally:
@@ -113,8 +113,14 @@ def status(directory: Path) -> None:
 @_DIRECTORY
 def down(directory: Path) -> None:
     """Stop every node of DIR, in good order if they can."""
-    pids = [home.running_pid() for home in homes(directory)]
-    _stop([pid for pid in pids if pid is not None])
+    found = {home.path.name: home.running_pid() for home in homes(directory)}
+    running = {name: pid for name, pid in found.items() if pid is not None}
+    killed = _stop(tuple(running.values()))
+    document = {
+        "stopped": [name for name, pid in running.items() if pid not in killed],
+        "killed": [name for name, pid in running.items() if pid in killed],
+    }
+    emit(document, _nothing)
 
 
 @testnet.command()
@@ -135,7 +141,8 @@ def kill(directory: Path, node: str, name: str) -> None:
     if pid is None:
         raise CommandError(f"{node} does not run.", ExitCode.UNREACHABLE)
     send(pid, signal.Signals[f"SIG{name}"])
-    note(f"SIG{name} was sent to {node} (process {pid}).")
+    document = {"node": node, "pid": pid, "signal": name}
+    emit(document, lambda: click.echo(f"SIG{name} was sent to {node} (process {pid})."))
 
 
 @testnet.command()
@@ -144,7 +151,8 @@ def kill(directory: Path, node: str, name: str) -> None:
 @click.argument("node")
 def start(directory: Path, node: str) -> None:
     """Start one node of DIR again and return when it answers."""
-    supervisor = _supervisor([home_of(directory, node)])
+    home = home_of(directory, node)
+    supervisor = _supervisor([home])
 
     async def run() -> None:
         supervisor.start()
@@ -154,6 +162,11 @@ def start(directory: Path, node: str) -> None:
             raise StartError(f"The node did not start. {problem}")
 
     asyncio.run(run())
+    emit({"node": node, "pid": home.running_pid()}, _nothing)
+
+
+def _nothing() -> None:
+    """What there is to tell a person has been said on the way."""
 
 
 def _supervisor(nodes: Sequence[Home]) -> Supervisor:
@@ -162,13 +175,15 @@ def _supervisor(nodes: Sequence[Home]) -> Supervisor:
     return Supervisor(nodes, ask_status, note)
 
 
-def _stop(pids: Sequence[int]) -> None:
+def _stop(pids: Sequence[int]) -> tuple[int, ...]:
+    """Stop processes and say so; returns those that had to be killed."""
     note(f"Stopping {len(pids)} nodes." if pids else "No node runs.")
     killed = stop(pids)
     if killed:
         warn(f"{len(killed)} nodes did not stop when asked and were killed.")
     elif pids:
         note("All nodes have stopped.")
+    return killed
 
 
 async def _show(directory: Path) -> bool:

@@ -205,7 +205,8 @@ def test_detached_nodes_go_on_until_down(network: Path) -> None:
     # A second `up` adopts what runs.
     _launch("testnet", "up", network, "--detach")
     assert {name: node["pid"] for name, node in _status(network).items()} == pids
-    _medpact("testnet", "down", network)
+    stopped = json.loads(_medpact("testnet", "down", network, "--json"))
+    assert stopped == {"stopped": ["observer-1", "recorder-1"], "killed": []}
     assert [node["state"] for node in _status(network, code=3).values()] == ["stopped", "stopped"]
     _medpact("testnet", "down", network)
     said = _medpact("testnet", "kill", network, "recorder-1", code=3)
