@@ -32,6 +32,7 @@ from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import StreamHandlerFn, TProtocol
 from libp2p.host.basic_host import BasicHost
+from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.connection import swarm_connection
 from libp2p.network.exceptions import SwarmException
@@ -39,6 +40,7 @@ from libp2p.network.stream.net_stream import NetStream
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
+from libp2p.protocol_muxer.exceptions import MultiselectClientError, MultiselectError
 from libp2p.protocol_muxer.multiselect import MULTISELECT_PROTOCOL_ID
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
 from libp2p.pubsub.pb import rpc_pb2
@@ -48,6 +50,7 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as Noise
 from libp2p.security.secure_session import SecureSession
 from libp2p.tools.anyio_service import background_trio_service
+from libp2p.transport.exceptions import MuxerUpgradeFailure
 from libp2p.transport.upgrader import TransportUpgrader
 from libp2p.utils import encode_delim
 from multiaddr import Multiaddr
@@ -90,14 +93,29 @@ class Upgrader(TransportUpgrader):
 
     async def upgrade_connection(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
         """As the library's."""
-        await self.muxer_multistream.select_transport(conn)
+        try:
+            await self.muxer_multistream.select_transport(conn)
+        except (MultiselectError, MultiselectClientError) as error:
+            raise MuxerUpgradeFailure("no common muxer") from error
         if not isinstance(conn, SecureSession):
             raise TypeError("not a Noise connection")
         return Muxer(conn, peer_id, self._limits, self._counts)
 
 
+class _NoAutoConnector(AutoConnector):
+    async def maybe_connect(self) -> None:
+        """Nothing; low watermarks of 0 would not stop it."""
+
+    async def run_background_task(self, nursery: trio.Nursery) -> None:
+        """Nothing."""
+
+
 class UndiallingSwarm(Swarm):
     """Uses connections and never makes one."""
+
+    def _init_connection_management(self) -> None:
+        super()._init_connection_management()
+        self.auto_connector = _NoAutoConnector(self)
 
     async def dial_peer(self, peer_id: ID) -> list[Any]:
         """Raises SwarmException."""
@@ -225,10 +243,11 @@ def make_host(
 
 async def read_exactly(stream: Stream, count: int) -> bytes:
     """Raises MuxedStreamEOF or MuxedStreamReset if the stream ends before."""
-    data = await stream.read(count)
-    while len(data) < count:
-        data += await stream.read(count - len(data))
-    return data
+    parts: list[bytes] = []
+    while count:
+        parts.append(await stream.read(count))
+        count -= len(parts[-1])
+    return b"".join(parts)
 
 
 class _Router(GossipSub):

@@ -7,12 +7,14 @@ response := status (1 byte)  length (4 bytes, big endian)  bytes; nothing follow
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 
 import structlog
 import trio
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
+from libp2p.stream_muxer.exceptions import MuxedStreamEOF
 
 from node.framing import PROTOCOL_VERSION, FramingError
 from node.libp2p.guest import Crossing
@@ -128,8 +130,8 @@ class Requests:
                     return
                 size = length
                 peer.answering_bytes += size
-                response = await self._respond(peer, await read_exactly(stream, length))
-                await stream.write(response)
+                request = await read_exactly(stream, length)
+                await stream.write(await self._respond(peer, request, stream))
                 await stream.close()
         finally:
             peer.answering -= 1
@@ -141,17 +143,25 @@ class Requests:
             await stream.write(_BUSY)
             await stream.close()
 
-    async def _respond(self, peer: Peer, request: bytes) -> bytes:
+    async def _respond(self, peer: Peer, request: bytes, stream: Stream) -> bytes:
         self._counts["requests_answered"] += 1
         answer = _Answer()
         self._crossing.post(self._begin, peer.id, request, answer)
         try:
-            await answer.ready.wait()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch, stream)
+                await answer.ready.wait()
+                nursery.cancel_scope.cancel()
         finally:
             self._crossing.post(answer.cancel)
         if answer.response is None:
             return _FAILED
         return _OK + len(answer.response).to_bytes(_LENGTH_BYTES, "big") + answer.response
+
+    async def _watch(self, stream: Stream) -> None:
+        """Raise MuxedStreamReset when the peer gives up."""
+        with contextlib.suppress(MuxedStreamEOF):
+            await stream.read(1)
 
     def _begin(self, peer: str, request: bytes, answer: _Answer) -> None:
         answer.task = asyncio.get_running_loop().create_task(self._call(peer, request, answer))
