@@ -105,7 +105,9 @@ async def _compose(
     effects = core.start(_pending(core, reader), monotonic_ms(), wall_ms())
     await transport.start(driver)
     stack.push_async_callback(transport.stop)
-    settings = RpcSettings(config.rpc_socket, config.rpc_tcp, config.home.rpc_token)
+    settings = RpcSettings(
+        config.rpc_socket, config.rpc_tcp, config.home.rpc_token, config.rpc_tokens
+    )
     rpc = RpcServer(NodeBackend(driver, transport, config), settings)
     await rpc.start()
     stack.push_async_callback(rpc.stop)
