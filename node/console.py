@@ -166,6 +166,11 @@ def emit_table(document: Document, heads: Sequence[str], rows: Sequence[Sequence
     emit(document, table)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def note(message: str) -> None:
     """Say something on the way, on standard error; nothing with --json."""
     if not wants_json():

@@ -9,7 +9,17 @@ from typing import get_args
 import click
 
 from consensus.committee import QuorumRule
-from node.console import CommandError, ExitCode, emit, emit_table, json_option, leave, note, warn
+from node.console import (
+    CommandError,
+    ExitCode,
+    counted,
+    emit,
+    emit_table,
+    json_option,
+    leave,
+    note,
+    warn,
+)
 from node.home import Home, StartError, printable
 from node.supervision import Status, Supervisor, send, stop
 from node.testnet import Plan, create, home_of, homes
@@ -177,10 +187,10 @@ def _supervisor(nodes: Sequence[Home]) -> Supervisor:
 
 def _stop(pids: Sequence[int]) -> tuple[int, ...]:
     """Stop processes and say so; returns those that had to be killed."""
-    note(f"Stopping {len(pids)} nodes." if pids else "No node runs.")
+    note(f"Stopping {counted(len(pids), 'node')}." if pids else "No node runs.")
     killed = stop(pids)
     if killed:
-        warn(f"{len(killed)} nodes did not stop when asked and were killed.")
+        warn(f"{counted(len(killed), 'node')} did not stop when asked; killed.")
     elif pids:
         note("All nodes have stopped.")
     return killed

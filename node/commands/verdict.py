@@ -11,6 +11,7 @@ from ledger.proof_files import ProvedOperation, Verdict
 from ledger.receipts import ReceiptCode
 from ledger.state import person_id
 from node.arguments import shown_time
+from node.console import counted
 from node.methods.views import code_meaning, operation_view
 
 
@@ -80,9 +81,9 @@ def _subject(verdict: Verdict, when: str) -> str:
     if verdict.record is None:
         return f"No record {identity} was registered up to {when}."
     counts = (
-        _count(len(verdict.shares), "share"),
-        _count(len(verdict.grants), "grant") + " naming it",
-        _count(len(verdict.revocations), "revocation"),
+        counted(len(verdict.shares), "share"),
+        counted(len(verdict.grants), "grant") + " naming it",
+        counted(len(verdict.revocations), "revocation"),
     )
     entries = len(verdict.operations)
     these = "exactly this one entry" if entries == 1 else f"exactly these {entries} entries"
@@ -90,10 +91,6 @@ def _subject(verdict: Verdict, when: str) -> str:
         f"The record {identity} of {verdict.record.custodian} has {these} up to {when}: "
         f"{', '.join(counts)}."
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def does_not_prove(verdict: Verdict) -> list[str]:
