@@ -32,7 +32,7 @@ import aiosqlite
 
 from ledger.store import Write, WritePromise
 from storage.boots import BootVerdict, CounterFile, Counts, read_counts, sync_directory
-from storage.errors import StorageError, damaged, explain
+from storage.errors import DamagedError, StorageError, explain
 from storage.statements import Statement, statements
 
 __all__ = ["BootVerdict", "Database", "StorageError"]
@@ -231,7 +231,7 @@ def _open(path: Path, chain_id: bytes) -> _Writer:
         ) from error
     if 0 < size < PAGE_BYTES_MIN:
         # SQLite would take it for a new one.
-        raise damaged(path, f"it has only {size} bytes")
+        raise DamagedError(path, f"it has only {size} bytes")
     # Used by one thread at a time, but not by this one.
     writer = sqlite3.connect(
         path,
@@ -275,7 +275,7 @@ def _migrate(writer: _Writer, path: Path, chain_id: bytes) -> None:
                 writer.execute("ROLLBACK")
     row = writer.execute("SELECT chain_id FROM meta").fetchone()
     if row is None:
-        raise damaged(path, "it does not say which ledger it holds")
+        raise DamagedError(path, "it does not say which ledger it holds")
     (stored,) = row
     if stored != chain_id:
         raise StorageError(

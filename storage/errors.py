@@ -6,11 +6,10 @@ from typing import Final
 
 _PRIMARY: Final = 0xFF
 """SQLite's extended result codes hold the primary one in their lowest byte."""
-_DAMAGED: Final = (
-    "Stop the node and keep the file. Check the disk, then restore the database from a backup, or "
-    "move it away so that the node fetches the ledger from the others again; either way the node "
-    "abstains from voting until they have gone on without it."
-)
+_DAMAGED: Final = {
+    sqlite3.SQLITE_CORRUPT: "SQLite cannot follow its structure",
+    sqlite3.SQLITE_NOTADB: "it is not a database",
+}
 _ADVICE: Final = {
     sqlite3.SQLITE_FULL: (
         "its disk is full",
@@ -26,8 +25,6 @@ _ADVICE: Final = {
             "system's log, put them right, then start the node again."
         ),
     ),
-    sqlite3.SQLITE_CORRUPT: ("it is damaged", _DAMAGED),
-    sqlite3.SQLITE_NOTADB: ("it is not a database", _DAMAGED),
     sqlite3.SQLITE_CANTOPEN: (
         "it cannot be opened",
         "Check that its directory exists and that the node's user may read and write there.",
@@ -48,25 +45,39 @@ _ADVICE: Final = {
         ),
     ),
 }
+_OTHER: Final = (
+    "SQLite refuses",
+    (
+        "Run `medpact verify`; if it finds no damage, this is a defect of the program: report it "
+        "with this message."
+    ),
+)
 
 
 class StorageError(Exception):
     """The store cannot be relied on: the node must stop. The message says why and what to do."""
 
 
+class DamagedError(StorageError):
+    """The file holds something else than was written. `height` is that of the block, if known."""
+
+    def __init__(self, path: Path, what: str, height: int | None = None) -> None:
+        """`what` is a clause that says what was found."""
+        where = "" if height is None else f" at height {height}"
+        super().__init__(
+            f"The database {path} is damaged{where}: {what}. Stop the node, keep the file, check "
+            "the disk. Then restore a backup that `medpact verify` finds sound, or move the file "
+            "away so that the node fetches the ledger from the others again. Either way the node "
+            "abstains from voting until they have gone on without it."
+        )
+        self.what = what
+        self.height = height
+
+
 def explain(error: sqlite3.Error, path: Path) -> StorageError:
     """Return the StorageError that says what SQLite's `error` means for the database at `path`."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-    problem, advice = _ADVICE.get(
-        code & _PRIMARY,
-        (
-            "SQLite reports an error",
-            "Run `medpact verify`, and report this message if it is not the file.",
-        ),
-    )
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _PRIMARY
+    if code in _DAMAGED:
+        return DamagedError(path, f"{_DAMAGED[code]} ({error})")
+    problem, advice = _ADVICE.get(code, _OTHER)
     return StorageError(f"The database {path} cannot be used: {problem} ({error}). {advice}")
-
-
-def damaged(path: Path, what: str) -> StorageError:
-    """Return the StorageError for a database file of which `what` (a clause) was found."""
-    return StorageError(f"The database {path} is damaged: {what}. {_DAMAGED}")

@@ -23,7 +23,7 @@ from ledger.store import Write, WriteBlock, WriteGenesis
 from primitives.block import Block, BlockHeader
 from primitives.codec import CodecError, decode
 from storage.cache import Cache
-from storage.errors import damaged, explain
+from storage.errors import DamagedError, explain
 
 VALUES_CACHED_MAX: Final = 65_536
 """State values; about 30 MB at 200 bytes a value."""
@@ -199,7 +199,7 @@ class SqliteReader:
     ) -> Persist:
         what = f"promise at height {height}"
         if block_hash is not None and block is None:
-            raise damaged(self._path, f"the block of a {what} is lost")
+            raise DamagedError(self._path, f"the block of a {what} is lost")
         return Persist(
             self._decode(signed, Signed, what),
             None if prepared is None else self._decode(prepared, Certificate, what),
@@ -233,4 +233,4 @@ class SqliteReader:
         try:
             return decode(raw, kind, bytes_max=len(raw))
         except CodecError as error:
-            raise damaged(self._path, f"the {what} cannot be read") from error
+            raise DamagedError(self._path, f"the {what} cannot be read") from error

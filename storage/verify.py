@@ -20,7 +20,7 @@ state: about 600 bytes a key. Time is mostly that of signatures, some 80 us each
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from consensus.certificates import CertificateError, check_certificate
 from consensus.messages import Phase
@@ -42,7 +42,7 @@ from ledger.transactions import (
 from primitives.block import BlockHeader
 from primitives.codec import CodecError, decode, encode
 from primitives.keys import verify
-from storage.errors import StorageError
+from storage.errors import DamagedError
 from storage.reader import SqliteReader
 from storage.verify_promises import PromiseFault, check_promises
 
@@ -57,22 +57,11 @@ class Progress:
     complete: bool
 
 
-class VerificationError(StorageError):
-    """The database does not hold the ledger. `height` is that of the first damage, or None."""
-
-    def __init__(self, path: Path, height: int | None, what: str) -> None:
-        where = "" if height is None else f" at height {height}"
-        super().__init__(
-            f"The database {path} is damaged{where}: {what} Stop the node, keep the file, check "
-            "the disk, then restore a backup that `medpact verify` finds sound, or move the file "
-            "away so that the node fetches the ledger from the others again. Either way the node "
-            "abstains from voting until they have gone on without it."
-        )
-        self.height = height
-
-
 class _Fault(Exception):
-    """What is wrong, as a sentence."""
+    """What is wrong, as a clause."""
+
+
+_FAULTS: Final = (_Fault, BlockError, BatchError, CertificateError, CodecError, PromiseFault)
 
 
 def verify_chain(
@@ -82,7 +71,7 @@ def verify_chain(
 
     Without `check_signatures` the signatures of decided transactions are taken on trust of the
     certificates that cover their bytes, which is many times faster and finds any damage as well.
-    Raises VerificationError at the first damage, StorageError if the file cannot be read at all.
+    Raises DamagedError at the first damage, StorageError if the file cannot be read at all.
     """
     reader = SqliteReader(path)
     try:
@@ -138,25 +127,22 @@ class _Verification:
                 height = None
                 self._check_undecided()
                 self._check_tables()
-        except (
-            _Fault,
-            BlockError,
-            BatchError,
-            CertificateError,
-            CodecError,
-            PromiseFault,
-        ) as error:
-            raise VerificationError(self._path, height, _sentence(error)) from error
+        except _FAULTS as error:
+            raise DamagedError(self._path, str(error).removesuffix("."), height) from error
+        except DamagedError as error:
+            raise DamagedError(self._path, error.what, height) from error
         yield self._progress(self._checked_head().height, complete=True)
 
     def _heights(self) -> range:
         """The heights that are stored and not checked yet."""
-        head = self._reader.head_height() or 0
+        head = self._reader.head_height()
+        if head is None:
+            raise _Fault("it holds no block, not even that of genesis")
         return range(0 if self._head is None else self._head.height + 1, head + 1)
 
     def _checked_head(self) -> BlockHeader:
         if self._head is None:
-            raise _Fault("It holds no genesis block.")
+            raise _Fault("it holds no block, not even that of genesis")
         return self._head
 
     def _progress(self, height: int, *, complete: bool) -> Progress:
@@ -168,16 +154,16 @@ class _Verification:
     def _check_tree(self) -> None:
         for (message,) in self._rows("PRAGMA integrity_check"):
             if message != "ok":
-                raise _Fault(f"SQLite finds: {message}.")
+                raise _Fault(f"SQLite finds: {message}")
 
     def _check_meta(self) -> None:
         for chain_id, boots, restored in self._rows("SELECT chain_id, boots, restored FROM meta"):
             if chain_id != self._genesis.chain_id:
-                raise _Fault(f"It names another ledger, {chain_id.hex()}.")
+                raise _Fault(f"it names another ledger, {chain_id.hex()}")
             if not isinstance(boots, int) or boots < 0 or restored not in (0, 1):
-                raise _Fault("Its count of starts is no number.")
+                raise _Fault("its count of starts is no number")
             return
-        raise _Fault("It does not say which ledger it holds.")
+        raise _Fault("it does not say which ledger it holds")
 
     # ---- blocks ----------------------------------------------------------------------------------
 
@@ -187,27 +173,27 @@ class _Verification:
             height,
         )
         if not rows:
-            raise _Fault("The block is missing.")
+            raise _Fault("the block is missing")
         hash_, header, certificate, payload, receipts = rows[0]
         parent = self._head
         if parent is None:
             expected, changes = genesis_state(self._genesis)
             found = (hash_, header, certificate, payload, receipts)
             if found != (expected.hash(), encode(expected), None, b"", encode(())):
-                raise _Fault("The genesis block is not that of the genesis file.")
+                raise _Fault("the genesis block is not that of the genesis file")
             self._state.take(changes)
             self._head = expected
         else:
             read = self._reader.decision(height)
             if read is None:
-                raise _Fault("The block has no certificate.")
+                raise _Fault("the block has no certificate")
             voted = read.certificate
             if (voted.height, voted.block_hash, hash_) != (
                 height,
                 read.block.hash,
                 read.block.hash,
             ):
-                raise _Fault("The certificate or the index is for another block.")
+                raise _Fault("the certificate or the index is for another block")
             committee = committee_at(self._state, self._genesis)
             check_certificate(voted, Phase.COMMIT, self._genesis.chain_id, committee)
             batches = [self._read_batch(id, height) for id in payload_batches(payload)]
@@ -215,7 +201,7 @@ class _Verification:
                 read.block, parent, batches, self._state, self._replay, self._genesis
             )
             if receipts != encode(executed.receipts):
-                raise _Fault("The receipts are not those of its execution.")
+                raise _Fault("the receipts are not those of its execution")
             self._check_indexes(height, executed)
             self._state.take(executed.changes)
             self._replay.add(height, executed.ran, executed.sequences)
@@ -226,10 +212,10 @@ class _Verification:
         for index in executed.executed:
             id = executed.transaction_ids[index]
             if self._reader.transaction_position(id) != (height, index):
-                raise _Fault(f"The index has lost transaction {id.hex()}.")
+                raise _Fault(f"the index has lost transaction {id.hex()}")
         for chain in executed.chains:
             if self._reader.chain_heights(chain, height - 1, 1) != (height,):
-                raise _Fault(f"The index has lost an entry of the chain {chain.hex()}.")
+                raise _Fault(f"the index has lost an entry of the chain {chain.hex()}")
         self._counts["transaction_position"] += len(executed.executed)
         self._counts["chain_height"] += len(executed.chains)
         self._counts["batch"] += len(executed.batches)
@@ -243,7 +229,7 @@ class _Verification:
             id,
         )
         if not rows:
-            raise _Fault(f"The batch {id.hex()} is missing.")
+            raise _Fault(f"the batch {id.hex()} is missing")
         return self._check_batch(rows[0], height, self._check_signatures)
 
     def _check_batch(
@@ -251,7 +237,7 @@ class _Verification:
     ) -> CheckedBatch:
         id, author, sequence, valid_until_height, listed, raw = row
         if raw is None:
-            raise _Fault(f"The bytes of batch {id.hex()} are missing.")
+            raise _Fault(f"the bytes of batch {id.hex()} are missing")
         genesis = self._genesis
         keys = {member.id: member.key for member in members(self._state)}
         if check_signatures:
@@ -260,7 +246,7 @@ class _Verification:
             batch = _trusted_batch(raw, genesis.chain_id, keys)
         found = (batch.id, batch.author, batch.sequence, batch.valid_until_height, height)
         if found != (id, author, sequence, valid_until_height, listed):
-            raise _Fault(f"The batch {id.hex()} is not what its index says.")
+            raise _Fault(f"the batch {id.hex()} is not what its index says")
         return batch
 
     # ---- what is not decided, and the whole ------------------------------------------------------
@@ -272,7 +258,7 @@ class _Verification:
             " FROM batch LEFT JOIN batch_body USING (number) WHERE batch.height IS NULL"
         ):
             if row[3] <= head.height:
-                raise _Fault(f"The batch {row[0].hex()} has expired and should be gone.")
+                raise _Fault(f"the batch {row[0].hex()} has expired and should be gone")
             self._check_batch(row, None, True)
             self._counts["batch"] += 1
         committee = committee_at(self._state, self._genesis)
@@ -283,7 +269,7 @@ class _Verification:
         for table, expected in counts.items():
             ((count,),) = self._rows(f"SELECT COUNT(*) FROM {table}")  # noqa: S608
             if count != expected:
-                raise _Fault(f"The table {table} has {count} rows; {expected} are accounted for.")
+                raise _Fault(f"the table {table} has {count} rows; {expected} are accounted for")
         self._check_state("state_value", "key", "value", self._state.values)
         self._check_state("state_node", "path", "node", self._state.nodes)
 
@@ -293,10 +279,10 @@ class _Verification:
         count = 0
         for found, held in self._reader.each(f"SELECT {key}, {value} FROM {table}"):  # noqa: S608
             if expected.get(found) != held:
-                raise _Fault(f"The {table} {_hex(found)} is not what the blocks lead to.")
+                raise _Fault(f"the {table} {_hex(found)} is not what the blocks lead to")
             count += 1
         if count != len(expected):
-            raise _Fault(f"The table {table} has {count} rows; there should be {len(expected)}.")
+            raise _Fault(f"the table {table} has {count} rows; there should be {len(expected)}")
 
 
 def _trusted_batch(raw: bytes, chain_id: bytes, keys: Mapping[str, bytes]) -> CheckedBatch:
@@ -305,7 +291,7 @@ def _trusted_batch(raw: bytes, chain_id: bytes, keys: Mapping[str, bytes]) -> Ch
     body = read_batch(raw)
     id, key = batch_id(chain_id, envelope.body), keys.get(body.author)
     if key is None or not verify(key, id, envelope.signature):
-        raise _Fault(f"The batch {id.hex()} is not signed by {body.author}.")
+        raise _Fault(f"the batch {id.hex()} is not signed by {body.author}")
     transactions = tuple(read_transaction(t, chain_id) for t in body.transactions)
     return CheckedBatch(
         id, raw, body.author, body.sequence, body.valid_until_height, key, transactions
@@ -314,8 +300,3 @@ def _trusted_batch(raw: bytes, chain_id: bytes, keys: Mapping[str, bytes]) -> Ch
 
 def _hex(key: object) -> str:
     return key.hex() if isinstance(key, bytes) else repr(key)
-
-
-def _sentence(error: Exception) -> str:
-    text = str(error)
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")

@@ -25,7 +25,7 @@ from storage.reader import SqliteReader
 
 
 class PromiseFault(Exception):
-    """What is wrong with a promise, as a sentence."""
+    """What is wrong with a promise, as a clause."""
 
 
 def check_promises(
@@ -41,7 +41,7 @@ def check_promises(
             height,
         )
         if count:
-            raise PromiseFault(f"The table {table} has a row that is not of height {height}.")
+            raise PromiseFault(f"the table {table} has a row that is not of height {height}")
     vouched: list[bytes] = []
     promises = reader.promises(height)
     for promise in promises:
@@ -51,20 +51,21 @@ def check_promises(
     try:
         Promises(height, promises)
     except PromiseError as error:
-        raise PromiseFault(f"The node's promises contradict each other: {error}.") from error
+        raise PromiseFault(f"the node's promises contradict each other: {error}") from error
     for (block_hash,) in reader.rows("SELECT hash FROM proposal"):
         if block_hash not in vouched:
-            raise PromiseFault("A stored proposal belongs to no promise.")
+            raise PromiseFault("a stored proposal belongs to no promise")
         block = reader.proposal(block_hash)
         if block is None or block.hash != block_hash:
-            raise PromiseFault("A stored proposal is not the block that its index names.")
+            raise PromiseFault("a stored proposal is not the block that its index names")
         _check_block(block)
-    ((number, sequence),) = reader.rows(
-        "SELECT (SELECT COALESCE(MAX(number), 0) FROM promise),"
-        " (SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = 'promise')"
+    ((count, first, last, made),) = reader.rows(
+        "SELECT COUNT(*), MIN(number), MAX(number),"
+        " (SELECT seq FROM sqlite_sequence WHERE name = 'promise') FROM promise"
     )
-    if number > sequence:
-        raise PromiseFault("The number of promises ever made is too low.")
+    # Promises are dropped a whole height at a time, so those that are left are the latest ones.
+    if count and (last != made or count != last - first + 1):
+        raise PromiseFault(f"of {made} promises ever made, some of the latest are missing")
 
 
 def _check_promise(promise: Persist, chain_id: bytes, committee: Committee) -> None:
@@ -72,7 +73,7 @@ def _check_promise(promise: Persist, chain_id: bytes, committee: Committee) -> N
     voter = committee.by_id.get(signed.signer)
     digest = signing_digest(chain_id, signed.signer, signed.message)
     if voter is None or not verify(voter.key, digest, signed.signature):
-        raise PromiseFault(f"A promise is not signed by {signed.signer}.")
+        raise PromiseFault(f"a promise is not signed by {signed.signer}")
     _check_message(signed.message, chain_id, committee)
     if promise.prepared is not None:
         _check_prepared(promise.prepared, signed.message, chain_id, committee)
@@ -102,4 +103,4 @@ def _check_prepared(
 def _check_block(block: Block) -> None:
     # The hash covers the header alone; the header's root covers the payload.
     if sized_root(payload_batches(block.payload)) != block.header.batches_root:
-        raise PromiseFault("A stored proposal lists other batches than its header says.")
+        raise PromiseFault("a stored proposal lists other batches than its header says")

@@ -283,11 +283,7 @@ async def test_a_torn_wal_ends_with_a_whole_write(tmp_path: Path) -> None:
             wal[cut] ^= 1 << chance.randrange(8)
         (torn / "db").write_bytes(files[0])
         (torn / "db-wal").write_bytes(wal)
-        try:
-            await _count_writes(torn / "db", ledger.chain_id, models, found)
-        except StorageError:
-            # The flip was in the part of the WAL that made the tables: nothing was there yet.
-            found.append(0)
+        await _count_writes(torn / "db", ledger.chain_id, models, found)
         shutil.rmtree(torn)
         torn.mkdir()
     assert len(set(found)) > 3
@@ -422,10 +418,10 @@ async def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
         await Database.open(tmp_path, bytes(32))
 
 
-@pytest.mark.parametrize("content", [b"not a database" * 100, os.urandom(8192)])
+@pytest.mark.parametrize("content", [b"not a database" * 100, bytes(range(256)) * 32])
 async def test_a_file_of_something_else(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "db").write_bytes(content)
-    with pytest.raises(StorageError, match=r"it is not a database .* restore the database"):
+    with pytest.raises(StorageError, match=r"it is not a database .* restore a backup"):
         await Database.open(tmp_path / "db", bytes(32))
     assert (tmp_path / "db").read_bytes() == content
 

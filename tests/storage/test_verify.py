@@ -1,0 +1,251 @@
+"""Verification passes what is sound and finds any flipped bit, whichever table holds it."""
+
+import asyncio
+import random
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from ledger.store import WriteBatch
+from storage.database import StorageError
+from storage.errors import DamagedError
+from storage.verify import Progress, verify_chain
+from tests.storage.support import Ledger, make_genesis
+from tests.storage.test_reader import opened
+
+BLOCKS = 4
+TABLES = (
+    "meta block batch batch_body transaction_position chain_height state_value state_node promise "
+    "proposal sqlite_sequence"
+).split()
+COLUMNS = (
+    "meta.chain_id block.hash block.header block.certificate block.payload block.receipts batch.id "
+    "batch.author batch.sequence batch.valid_until_height batch.height batch_body.raw "
+    "transaction_position.id transaction_position.height transaction_position.position "
+    "chain_height.chain_id chain_height.height state_value.key state_value.value state_node.path "
+    "state_node.node promise.height promise.signed promise.prepared promise.block_hash "
+    "proposal.hash proposal.height proposal.block"
+).split()
+
+KEYS = {
+    "transaction_position": "id",
+    "chain_height": "chain_id",
+    "state_value": "key",
+    "state_node": "path",
+}
+"""How to name a row of a table that has no row number."""
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ledger]:
+    """A ledger with decided blocks, a height in progress and a batch that waits."""
+    path = tmp_path_factory.mktemp("sound") / "ledger.db"
+    ledger = Ledger()
+    asyncio.run(_fill(path, ledger))
+    return path, ledger
+
+
+async def _fill(path: Path, ledger: Ledger) -> None:
+    async with opened(path, ledger.chain_id) as database:
+        await database.write([ledger.begin()])
+        for _ in range(BLOCKS):
+            batches = [ledger.batch(), ledger.batch(3)]
+            await database.write(ledger.round(batches))
+            await database.write([ledger.decide(batches)])
+        await database.write([*ledger.round([ledger.batch()]), WriteBatch(ledger.batch())])
+
+
+@pytest.fixture
+def copy(sound: tuple[Path, Ledger], tmp_path: Path) -> Path:
+    return Path(shutil.copy(sound[0], tmp_path / "ledger.db"))
+
+
+def run(path: Path, ledger: Ledger, *, check_signatures: bool = True) -> list[Progress]:
+    return list(verify_chain(path, ledger.genesis, check_signatures=check_signatures))
+
+
+def change(path: Path, sql: str, *parameters: object) -> int:
+    """Change the file behind the node's back; return how many rows."""
+    connection = sqlite3.connect(path)
+    with connection:
+        count = connection.execute(sql, parameters).rowcount
+    connection.close()
+    return count
+
+
+def dump(path: Path) -> list[object]:
+    """Every row of every table."""
+    connection = sqlite3.connect(path)
+    try:
+        return [sorted(map(repr, connection.execute(f"SELECT * FROM {t}"))) for t in TABLES]
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("check_signatures", [True, False])
+def test_a_sound_database_passes(
+    copy: Path, sound: tuple[Path, Ledger], check_signatures: bool
+) -> None:
+    steps = run(copy, sound[1], check_signatures=check_signatures)
+    assert [step.height for step in steps] == [*range(BLOCKS + 1), BLOCKS]
+    assert [step.complete for step in steps] == [False] * (BLOCKS + 1) + [True]
+    assert steps[-1].transactions == BLOCKS * 5
+    assert all(step.head_height == BLOCKS for step in steps)
+
+
+@pytest.mark.parametrize("check_signatures", [True, False])
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_flipped_bit_is_found(
+    copy: Path, sound: tuple[Path, Ledger], column: str, check_signatures: bool
+) -> None:
+    """In the first and the last byte of some rows of every column."""
+    table, name = column.split(".")
+    connection = sqlite3.connect(copy)
+    key = KEYS.get(table, "rowid")
+    where = f"SELECT {key}, {name} FROM {table} WHERE {name} IS NOT NULL AND {name} <> x''"
+    rows = connection.execute(where).fetchall()
+    connection.close()
+    chance = random.Random(column)
+    whole = copy.read_bytes()
+    for row, old in [rows[0], rows[-1], chance.choice(rows)]:
+        for place in (0, -1):
+            new: object
+            if isinstance(old, bytes):
+                changed = bytearray(old)
+                # Not a lower bit of a path: that is the path of its neighbour.
+                changed[place] ^= 1 << chance.randrange(4, 8)
+                new = bytes(changed)
+            else:
+                new = old[:-1] + "z" if isinstance(old, str) else old ^ 1
+            copy.write_bytes(whole)
+            update = f"UPDATE {table} SET {name} = ? WHERE {key} = ? AND {name} = ?"
+            assert change(copy, update, new, row, old)
+            with pytest.raises(DamagedError, match="is damaged"):
+                run(copy, sound[1], check_signatures=check_signatures)
+
+
+@pytest.mark.parametrize("table", [t for t in TABLES if t not in ("promise", "sqlite_sequence")])
+def test_a_lost_row_is_found(copy: Path, sound: tuple[Path, Ledger], table: str) -> None:
+    whole = copy.read_bytes()
+    for extreme in ("MIN", "MAX"):
+        copy.write_bytes(whole)
+        key = KEYS.get(table, "rowid")
+        assert change(
+            copy, f"DELETE FROM {table} WHERE {key} = (SELECT {extreme}({key}) FROM {table})"
+        )
+        with pytest.raises(DamagedError):
+            run(copy, sound[1])
+
+
+def test_a_lost_promise_is_found(copy: Path, sound: tuple[Path, Ledger]) -> None:
+    whole = copy.read_bytes()
+    for number in (1, 2, 3):
+        copy.write_bytes(whole)
+        first = "(SELECT MIN(number) FROM promise)"
+        assert change(copy, f"DELETE FROM promise WHERE number = {first} + {number}")
+        with pytest.raises(DamagedError):
+            run(copy, sound[1])
+
+
+@pytest.mark.parametrize(
+    "insertion",
+    [
+        "INSERT INTO transaction_position VALUES (randomblob(32), 1, 0)",
+        "INSERT INTO chain_height VALUES (randomblob(32), 1)",
+        "INSERT INTO state_value VALUES (randomblob(32), x'00')",
+        "INSERT INTO state_node VALUES (randomblob(9), x'00')",
+        "INSERT INTO batch_body VALUES (1000, x'00')",
+        "INSERT INTO batch VALUES (1000, randomblob(32), 'alpha', 1, 1, 1)",
+        "INSERT INTO batch VALUES (1000, randomblob(32), 'alpha', 1, 1, NULL)",
+        "INSERT INTO promise SELECT number + 10, height, signed, prepared, block_hash FROM promise",
+        "INSERT INTO promise SELECT number + 10, 1, signed, prepared, block_hash FROM promise",
+        "INSERT INTO proposal SELECT randomblob(32), height, block FROM proposal",
+        (
+            "INSERT INTO block SELECT 5, x'00', header, certificate, payload, receipts FROM block"
+            " WHERE height = 4"
+        ),
+        "UPDATE sqlite_sequence SET seq = 0",
+    ],
+)
+def test_a_row_too_many_is_found(copy: Path, sound: tuple[Path, Ledger], insertion: str) -> None:
+    assert change(copy, insertion)
+    with pytest.raises(DamagedError):
+        run(copy, sound[1])
+
+
+def test_the_height_of_the_damage_is_named(copy: Path, sound: tuple[Path, Ledger]) -> None:
+    change(copy, "UPDATE block SET receipts = x'90' WHERE height = 3")
+    with pytest.raises(DamagedError, match=r"at height 3: the receipts .* Stop") as caught:
+        run(copy, sound[1])
+    assert caught.value.height == 3
+
+
+def test_a_forged_certificate_is_found(copy: Path, sound: tuple[Path, Ledger]) -> None:
+    """A certificate of another height is well signed, but not for this block."""
+    change(
+        copy,
+        "UPDATE block SET certificate = (SELECT certificate FROM block WHERE height = 1)"
+        " WHERE height = 2",
+    )
+    with pytest.raises(DamagedError, match="at height 2: the certificate"):
+        run(copy, sound[1])
+
+
+def test_another_ledgers_database_is_refused(copy: Path) -> None:
+    with pytest.raises(DamagedError, match="names another ledger"):
+        run(copy, Ledger(make_genesis("Another")))
+
+
+def test_a_file_that_is_no_database(tmp_path: Path, sound: tuple[Path, Ledger]) -> None:
+    (tmp_path / "db").write_bytes(b"nonsense" * 1000)
+    with pytest.raises(StorageError, match="it is not a database"):
+        run(tmp_path / "db", sound[1])
+    with pytest.raises(StorageError, match="it cannot be opened"):
+        run(tmp_path / "none", sound[1])
+
+
+async def test_an_empty_database_holds_no_ledger(tmp_path: Path) -> None:
+    ledger = Ledger()
+    async with opened(tmp_path / "db", ledger.chain_id):
+        with pytest.raises(DamagedError, match="no block, not even"):
+            run(tmp_path / "db", ledger)
+
+
+async def test_it_runs_beside_the_node(tmp_path: Path) -> None:
+    """Blocks that are decided meanwhile are verified too."""
+    path = tmp_path / "db"
+    ledger = Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await database.write([ledger.begin()])
+        await database.write([ledger.decide([ledger.batch()])])
+        heights = []
+        for step in verify_chain(path, ledger.genesis):
+            heights.append(step.height)
+            if ledger.height < 3:
+                await database.write([ledger.decide([ledger.batch()])])
+                await database.write(ledger.round([ledger.batch()]))
+        assert heights == [0, 1, 2, 3, 3]
+
+
+def test_any_damage_to_the_file_is_found_or_changes_nothing(
+    copy: Path, sound: tuple[Path, Ledger]
+) -> None:
+    """Bits flipped anywhere in the file: where any row reads otherwise, verification fails."""
+    whole = copy.read_bytes()
+    before = dump(copy)
+    chance = random.Random(11)
+    found = 0
+    for _ in range(80):
+        spoilt = bytearray(whole)
+        place = chance.randrange(len(whole))
+        spoilt[place] ^= 1 << chance.randrange(8)
+        copy.write_bytes(spoilt)
+        try:
+            run(copy, sound[1], check_signatures=False)
+        except StorageError:
+            found += 1
+        else:
+            assert dump(copy) == before, f"a bit of byte {place} was not found"
+    assert found > 15
