@@ -6,8 +6,8 @@ from node.config import load_config
 from node.console import CommandError, ExitCode, emit_fields, home_path, note, options, progress
 from node.home import StartError, printable
 from node.startup import read_genesis
-from storage.errors import StorageError
-from storage.verify import VerificationError, verify_chain
+from storage.errors import DamagedError, StorageError
+from storage.verify import verify_chain
 
 
 @click.command()
@@ -36,7 +36,7 @@ def verify(fast: bool) -> None:
             for step in steps:
                 done = step
                 bar.advance(1)
-    except VerificationError as error:
+    except DamagedError as error:
         details = {"verified": False, "height": error.height}
         raise CommandError(str(error), ExitCode.REFUSED, **details) from error
     except StorageError as error:
