@@ -1,0 +1,140 @@
+"""How a node ends: each reason with its exit code and a sentence, and a full stop in order."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import structlog
+
+from ledger.execution import restore_window
+from ledger.genesis import genesis_state
+from ledger.state import StateError
+from ledger.store import WriteBatch, WriteGenesis
+from node import daemon
+from node.config import Config
+from node.core import Core, CoreSettings
+from node.transport import TransportError
+from storage.database import Database, StorageError
+from storage.reader import SqliteReader
+from tests.node.support import key_of, make_batch, make_genesis
+
+GENESIS = make_genesis(1)
+KEY = key_of("recorder-1")
+CONFIG = cast(Config, None)
+Compose = Callable[..., Awaitable[None]]
+
+
+async def run(monkeypatch: pytest.MonkeyPatch, compose: Compose) -> tuple[int, list[Any]]:
+    """The exit code and the log of a node that is composed so."""
+    monkeypatch.setattr(daemon, "_compose", compose)
+    with structlog.testing.capture_logs() as logs:
+        code = await daemon._run(CONFIG, GENESIS, KEY, False)
+    return code, logs
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "event"),
+    [
+        (TransportError("The port is taken."), daemon.EXIT_START, "start_failed"),
+        (StorageError("The disk is full."), daemon.EXIT_STORAGE, "storage_failed"),
+        (StateError("The store has lost block 3."), daemon.EXIT_STORAGE, "storage_failed"),
+        (daemon.NetworkDied("It ended."), daemon.EXIT_NETWORK, "network_failed"),
+        (RuntimeError("A second PREPARE."), daemon.EXIT_BROKEN, "stopped_by_itself"),
+        (ValueError("BlockStored must follow."), daemon.EXIT_BROKEN, "stopped_by_itself"),
+    ],
+)
+async def test_every_failure_has_its_exit_code_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, event: str
+) -> None:
+    closed: list[str] = []
+
+    async def compose(stack: Any, *rest: object) -> None:
+        stack.callback(closed.append, "database")
+        raise error
+
+    ended, logs = await run(monkeypatch, compose)
+
+    assert ended == code
+    assert closed == ["database"]
+    assert [(entry["event"], entry["log_level"], entry["reason"]) for entry in logs] == [
+        (event, "critical", str(error))
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_the_node(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    async def compose(*arguments: Any) -> None:
+        signal.raise_signal(number)
+        await arguments[-1].wait()
+
+    code, logs = await run(monkeypatch, compose)
+    assert code == daemon.EXIT_STOPPED
+    assert [entry["event"] for entry in logs] == ["stopped"]
+
+
+async def forever() -> None:
+    """A driver that turns until it is cancelled."""
+    await asyncio.get_running_loop().create_future()
+
+
+async def test_stopping_cancels_the_driver() -> None:
+    stop, network = asyncio.Event(), asyncio.get_running_loop().create_future()
+    cancelled = asyncio.Event()
+
+    async def turning() -> None:
+        try:
+            await forever()
+        finally:
+            cancelled.set()
+
+    stopping = asyncio.create_task(daemon._until_stopped(turning(), network, stop))
+    asyncio.get_running_loop().call_soon(stop.set)
+    await stopping
+    assert cancelled.is_set()
+
+
+async def test_what_ends_the_driver_ends_the_node() -> None:
+    stop, network = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+    async def failing() -> None:
+        raise StorageError("The disk is full.")
+
+    with pytest.raises(StorageError, match="full"):
+        await daemon._until_stopped(failing(), network, stop)
+
+
+async def test_a_network_that_dies_ends_the_node() -> None:
+    network = asyncio.get_running_loop().create_future()
+    network.set_exception(OSError("gone"))
+    with pytest.raises(daemon.NetworkDied, match="gone"):
+        await daemon._until_stopped(forever(), network, asyncio.Event())
+
+
+async def test_stored_batches_come_back_and_a_rotten_one_is_damage(tmp_path: Path) -> None:
+    good = make_batch(GENESIS, "recorder-1", 1)
+    database = await Database.open(tmp_path / "node.db", GENESIS.chain_id)
+    reader = SqliteReader(tmp_path / "node.db")
+    await database.write([WriteGenesis(*genesis_state(GENESIS)), WriteBatch(good)])
+    core = Core(
+        GENESIS,
+        "recorder-1",
+        KEY,
+        reader,
+        CoreSettings(),
+        restore_window(reader, GENESIS),
+        restored=False,
+        now=0,
+    )
+    assert daemon._pending(core, reader) == [good]
+
+    rotten = make_batch(GENESIS, "stranger", 2)
+    await database.write([WriteBatch(rotten)])
+    with pytest.raises(StorageError, match="damaged"):
+        daemon._pending(core, reader)
+    reader.close()
+    await database.close()
