@@ -187,6 +187,7 @@ class Host(BasicHost):
                 with trio.fail_after(self._negotiation_timeout):
                     handler = await self._negotiate(net_stream, stream)
                 await handler(net_stream)
+                await stream.close()
                 return
         await stream.reset()
 

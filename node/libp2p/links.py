@@ -178,7 +178,6 @@ class Links:
             self._counts["hellos_refused"] += 1
             self._note(peer, trouble)
             await stream.write(encode_hello(Kind.REFUSAL, self._hello))
-            await stream.close()
             return
         # A second stream means that the peer has given up the first, and our stream with it.
         if peer.up:

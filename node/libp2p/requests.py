@@ -112,7 +112,7 @@ class Requests:
     # ---- theirs to us ----
 
     async def serve(self, stream: Stream) -> None:
-        """Under trio: answer the request on `stream`, within limits."""
+        """Under trio: answer the request on `stream`, within limits. The caller closes it."""
         peer = self._by_pid[stream.muxed_conn.peer_id]
         limits = self._limits
         if peer.answering >= limits.requests_in_flight_max:
@@ -132,7 +132,6 @@ class Requests:
                 peer.answering_bytes += size
                 request = await read_exactly(stream, length)
                 await stream.write(await self._respond(peer, request, stream))
-                await stream.close()
         finally:
             peer.answering -= 1
             peer.answering_bytes -= size
@@ -141,7 +140,6 @@ class Requests:
         self._counts["requests_refused"] += 1
         with trio.fail_after(1):
             await stream.write(_BUSY)
-            await stream.close()
 
     async def _respond(self, peer: Peer, request: bytes, stream: Stream) -> bytes:
         self._counts["requests_answered"] += 1

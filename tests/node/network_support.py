@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
 
-from node.framing import PROTOCOL_VERSION, Hello, Kind, encode_hello, encode_messages
+from node.framing import PROTOCOL_VERSION, Hello, Kind, encode_hello
 from node.libp2p import Libp2pTransport
 from node.libp2p.guest import Guest
 from node.libp2p.host import Host, make_host, read_exactly
@@ -152,11 +151,12 @@ class Intruder:
         self.counts: Counter[str] = Counter()
         seed = name.encode().ljust(32, b".")
         self.name = name
-        self.host: Host = make_host(
-            create_new_key_pair(seed), limits, self.counts, lambda *_: True, self._guard
-        )
+        keys = create_new_key_pair(seed)
+        self.host: Host = make_host(keys, limits, self.counts, self._admit, self._guard)
         self.hello = Hello(PROTOCOL_VERSION, CHAIN, "intruder", name)
-        self.received = Counter[bytes]()
+
+    def _admit(self, pid: ID, address: str) -> bool:
+        return True
 
     @contextlib.contextmanager
     def _guard(self, pid: ID) -> Iterator[bool]:
@@ -221,8 +221,3 @@ async def ended(stream: Stream) -> bool:
             await stream.read()
     except Exception:  # noqa: BLE001 - by whatever means
         return True
-
-
-def frames(count: int, size: int) -> Iterator[bytes]:
-    """Frames of one message each."""
-    return itertools.repeat(encode_messages([bytes(size)]), count)

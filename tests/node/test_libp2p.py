@@ -11,14 +11,9 @@ import sys
 
 import pytest
 import trio
-from libp2p.pubsub.pb import rpc_pb2
 
-from node.framing import Hello, Kind, encode_hello, encode_messages
 from node.libp2p import Libp2pTransport
 from node.libp2p.guest import Guest
-from node.libp2p.links import DIRECT
-from node.libp2p.requests import REQUEST
-from node.libp2p.yamux import WINDOW_BYTES
 from node.transport import Member, PeerUnreachable, TransportError, TransportLimits
 from tests.node.network_support import (
     CHAIN,
@@ -26,7 +21,6 @@ from tests.node.network_support import (
     Intruder,
     Node,
     Recorder,
-    ended,
     free_port,
     key_of,
     member,
@@ -456,10 +450,8 @@ async def test_the_death_of_the_network_layer_is_reported() -> None:
 async def test_trio_waits_in_the_loop_and_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     async with nodes(A, B) as (a, b):
         threads: list[object] = []
-        monkeypatch.setattr(
-            "trio._core._thread_cache.ThreadCache.start_thread_soon",
-            lambda *job: threads.append(job),
-        )
+        in_a_thread = "trio._core._thread_cache.ThreadCache.start_thread_soon"
+        monkeypatch.setattr(in_a_thread, threads.append)
         for number in range(100):
             a.transport.send(B, b"%d" % number)
             await b.heard.until(lambda heard, number=number: len(heard.messages) > number)

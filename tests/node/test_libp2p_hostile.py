@@ -1,0 +1,485 @@
+"""What may come in at a node's port: strangers, garbage, and members that keep no rules.
+
+In each test the node stays up, an honest peer keeps its link to it, and what happened is counted.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+import trio
+from libp2p import new_host
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.peer.peerinfo import info_from_p2p_addr
+from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as Noise
+from libp2p.stream_muxer.exceptions import MuxedStreamReset
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.stream_muxer.yamux.yamux import Yamux
+from multiaddr import Multiaddr
+
+from node.framing import Hello, Kind, encode_hello, encode_messages
+from node.libp2p.host import read_exactly
+from node.libp2p.links import DIRECT
+from node.libp2p.requests import REQUEST
+from node.libp2p.yamux import WINDOW_BYTES, Muxer
+from node.transport import TransportLimits
+from tests.node.network_support import CHAIN, QUICK, Intruder, Node, ended, member
+
+NODE, HONEST, HOSTILE = "recorder-1", "auditor-1", "recorder-2"
+GOSSIP = TProtocol(PROTOCOL_ID_V11)
+Attack = Callable[[Intruder, Muxer], Awaitable[object]]
+
+
+async def never(request: bytes) -> bytes:
+    await asyncio.Event().wait()
+    return b""
+
+
+@contextlib.asynccontextmanager
+async def under_attack(
+    attack: Attack, limits: TransportLimits = QUICK
+) -> AsyncIterator[tuple[Node, Node]]:
+    """The node and the honest peer, after a member has done what `attack` says."""
+    members = [member(NODE), member(HONEST), member(HOSTILE)]
+
+    async def connect(intruder: Intruder) -> None:
+        intruder.welcome()
+        await attack(intruder, await intruder.dial(members[0]))
+
+    async with Node(members[0], members, limits) as node, Node(members[1], members) as honest:
+        await node.heard.until(lambda heard: heard.has(HONEST))
+        await honest.heard.until(lambda heard: heard.has(NODE))
+        node.heard.answer = never
+        await Intruder(HOSTILE).run(connect)
+        yield node, honest
+        assert (honest.id, "-") not in [(peer, sign) for sign, peer in node.heard.links]
+        assert honest.transport.send(NODE, b"still here")
+        await node.heard.until(lambda heard: (HONEST, b"still here") in heard.messages)
+        assert await node.transport.request(HONEST, b"you?", 10_000) == b"echo you?"
+
+
+async def comes_to_an_end(
+    intruder: Intruder, muxer: Muxer, protocol: TProtocol, data: bytes
+) -> bool:
+    """Under trio: whether the node ends the stream on which it gets `data`, and only that."""
+    try:
+        stream = await intruder.host.open(muxer.peer_id, protocol, data)
+        await stream.close()
+        await ended(stream)
+    except MuxedStreamReset:
+        pass
+    return not muxer.is_closed
+
+
+# ---- strangers ----------------------------------------------------------------------------------
+
+
+async def test_a_stranger_is_refused_counted_and_logged_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own = member(NODE)
+
+    async def knock(intruder: Intruder) -> None:
+        for _ in range(5):
+            with contextlib.suppress(Exception):
+                muxer = await intruder.dial(own)
+                await muxer.event_closed.wait()
+
+    async with Node(own, [own]) as node:
+        await Intruder(HOSTILE).run(knock)
+        assert node.transport.counters()["strangers_refused"] == 5
+        assert node.transport.connected() == ()
+    assert capsys.readouterr().out.count("not members") == 1
+
+
+async def test_a_member_is_not_dialled_where_another_node_answers() -> None:
+    """Someone else at a member's address, or a member whose key is wrong in our genesis."""
+    own, other = member(NODE), member(HONEST)
+    wrong = dataclasses.replace(member(HOSTILE), address=other.address)
+    async with Node(other, [own, other]), Node(own, [own, wrong]) as node:
+        await node.count("dials", 3)
+        assert node.heard.links == []
+
+
+async def test_garbage_on_the_port_is_survived() -> None:
+    members = [member(NODE), member(HONEST)]
+    host, port = members[0].address.rsplit(":", 1)
+    multistream = b"\x13/multistream/1.0.0\n"
+    noise = multistream + b"\x07/noise\n"
+    garbage = [
+        b"",
+        b"\0",
+        os.urandom(5000),
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\xff" * 100,
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f" + b"x" * 100_000,
+        multistream + b"\x01\n",
+        multistream + b"\x05ls\n" * 100,
+        multistream + b"\x0d/not/offered\n" * 1000,
+        noise + b"\0\0" * 100,
+        noise + b"\xff\xff" + os.urandom(65535),
+        noise + b"\0\x20" + os.urandom(32) + b"\0\x40" + os.urandom(64),
+    ]
+    async with Node(members[0], members) as node, Node(members[1], members):
+        await node.heard.until(lambda heard: heard.has(HONEST))
+        for data in garbage:
+            reader, writer = await asyncio.open_connection(host, int(port))
+            with contextlib.suppress(ConnectionError):
+                writer.write(data)
+                writer.write_eof()
+                await reader.read()
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+        await node.count("handshakes_failed", len(garbage))
+        assert node.heard.links == [("+", HONEST)]
+
+
+async def test_connections_that_say_nothing_are_bounded_and_end() -> None:
+    limits = dataclasses.replace(QUICK, handshakes_max=3, dial_timeout_ms=300)
+    own = member(NODE)
+    host, port = own.address.rsplit(":", 1)
+    async with Node(own, [own], limits) as node:
+        idle = [await asyncio.open_connection(host, int(port)) for _ in range(8)]
+        await node.count("handshakes_refused", 5)
+        assert node.transport.counters()["handshakes_refused"] == 5
+        await node.count("handshakes_failed", 3)
+        for reader, writer in idle:
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+            writer.close()
+
+
+async def test_plaintext_is_not_spoken() -> None:
+    """The library would accept it, and believe whoever claims a member's key."""
+    members = [member(NODE), member(HOSTILE)]
+    seed = HOSTILE.encode().ljust(32, b".")
+    port = members[0].address.rsplit(":", 1)[1]
+    pid = Intruder(NODE).host.get_id()
+
+    async def claim(intruder: Intruder) -> None:
+        keys = create_new_key_pair(seed)
+        plain = {TProtocol(PLAINTEXT_PROTOCOL_ID): InsecureTransport(keys)}
+        host = new_host(key_pair=keys, sec_opt=plain, muxer_opt={TProtocol(YAMUX): Yamux})
+        async with host.run([]):
+            target = info_from_p2p_addr(Multiaddr(f"/ip4/127.0.0.1/tcp/{port}/p2p/{pid}"))
+            with pytest.raises(Exception, match="unable to connect"), trio.fail_after(15):
+                await host.connect(target)
+            await host.close()
+
+    async with Node(members[0], members) as node:
+        await Intruder("somebody").run(claim)
+        assert node.heard.links == []
+
+
+# ---- members: streams and frames ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xff\xff\xff\x03",
+        b"\0\0\0\x05\x09hello",
+        os.urandom(64),
+        encode_hello(Kind.HELLO, Hello(1, CHAIN, "again", HOSTILE)),
+        b"\0\0\0\x04\x03\0\0\0\0",
+        b"\0\0\0\x05\x03\0\0\0\x09x",
+    ],
+    ids=["length bomb", "unknown kind", "noise", "second hello", "empty message", "short"],
+)
+async def test_a_malformed_frame_ends_the_link_only(data: bytes) -> None:
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        stream = await intruder.link(muxer)
+        await stream.write(data)
+        assert await ended(stream)
+        assert not muxer.is_closed
+
+    async with under_attack(attack) as (node, _):
+        assert node.transport.counters()["malformed"] >= 1
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        b"",
+        b"\0\0\0\x01\x01\xc1",
+        encode_messages([b"no hello"]),
+        b"\0\0\xff\xff\x01",
+        encode_hello(Kind.HELLO, Hello(1, CHAIN, "evil\x1b[2J", HOSTILE)),
+    ],
+    ids=["nothing", "not msgpack", "messages", "long", "escape sequence"],
+)
+async def test_a_malformed_hello_ends_the_stream_only(hello: bytes) -> None:
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        assert await comes_to_an_end(intruder, muxer, DIRECT, hello)
+
+    async with under_attack(attack) as (node, _):
+        assert ("+", HOSTILE) not in node.heard.links
+
+
+async def test_many_links_by_one_peer_are_one() -> None:
+    """Each new stream replaces the one before: nothing piles up."""
+
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        first = await intruder.link(muxer)
+        for _ in range(100):
+            last = await intruder.link(muxer)
+        assert await ended(first)
+        assert not last.dead
+        assert len(muxer._streams) < 20
+
+    async with under_attack(attack) as (node, _):
+        links = [sign for sign, peer in node.heard.links if peer == HOSTILE]
+        assert links == ["+", "-"] * (len(links) // 2)
+
+
+async def test_more_streams_than_allowed_are_refused() -> None:
+    limits = dataclasses.replace(QUICK, streams_max=10)
+
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        streams = [await muxer.open_stream() for _ in range(500)]
+        for stream in streams[100:]:
+            assert await ended(stream)
+        assert not muxer.is_closed
+
+    async with under_attack(attack, limits) as (node, _):
+        assert node.transport.counters()["streams_refused"] >= 490
+
+
+async def test_a_peer_that_overruns_its_window_is_cut_off() -> None:
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        stream = await intruder.host.open(muxer.peer_id, REQUEST, b"\0\0\0\1x")
+        stream.credit = 2**31
+        with contextlib.suppress(MuxedStreamReset):
+            await stream.write(bytes(4 * WINDOW_BYTES))
+        await muxer.event_closed.wait()
+
+    async with under_attack(attack) as (node, _):
+        assert node.transport.counters()["connections_broken"] >= 1
+
+
+async def test_what_waits_unread_is_bounded_over_all_streams() -> None:
+    limits = dataclasses.replace(QUICK, buffered_bytes_max=2 * WINDOW_BYTES)
+
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        with contextlib.suppress(MuxedStreamReset):
+            for _ in range(4):
+                stream = await intruder.host.open(muxer.peer_id, REQUEST, b"\0\0\0\1x")
+                await stream.write(bytes(WINDOW_BYTES - 1000))
+        await muxer.event_closed.wait()
+
+    async with under_attack(attack, limits) as (node, _):
+        assert len(node.heard.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        struct.pack(">BBHII", 1, 0, 0, 1, 0),
+        struct.pack(">BBHII", 0, 9, 0, 1, 0),
+        struct.pack(">BBHII", 0, 0, 0, 1, 2**32 - 1),
+        struct.pack(">BBHII", 0, 1, 1, 2, 0),
+        struct.pack(">BBHII", 0, 1, 1, 0, 0),
+        struct.pack(">BBHII", 0, 3, 0, 0, 1),
+    ],
+    ids=["version", "type", "length bomb", "our numbers", "number 0", "go away"],
+)
+async def test_broken_yamux_ends_the_connection(frame: bytes) -> None:
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        muxer.packets.put(frame)
+        muxer.packets.send()
+        await muxer.event_closed.wait()
+
+    async with under_attack(attack):
+        pass
+
+
+async def test_a_peer_that_makes_us_answer_and_reads_nothing_is_cut_off() -> None:
+    """Pings want answers; if the answers are not read they must not pile up here."""
+
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        ping = struct.pack(">BBHII", 0, 2, 1, 0, 7)
+        muxer.packets._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        descriptor = muxer.packets._socket.fileno()
+        muxer.packets.read = trio.sleep_forever  # type: ignore[method-assign]
+        with contextlib.suppress(OSError, trio.ClosedResourceError):
+            while not muxer.is_closed:
+                muxer.packets.put(ping * 5000)
+                while not muxer.packets.flush():
+                    if muxer.packets._error is not None:
+                        return
+                    await trio.lowlevel.wait_writable(descriptor)
+
+    async with under_attack(attack) as (node, _):
+        await node.count("connections_broken")
+
+
+# ---- members: requests --------------------------------------------------------------------------
+
+
+async def test_a_flood_of_requests_is_refused_beyond_the_limit() -> None:
+    limits = dataclasses.replace(QUICK, requests_in_flight_max=4)
+    answered: list[bytes] = []
+
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        async def ask() -> None:
+            stream = await intruder.host.open(muxer.peer_id, REQUEST, b"\0\0\0\x01x")
+            answered.append(await read_exactly(stream, 1))
+            if len(answered) == 26:
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(30):
+                nursery.start_soon(ask)
+
+    members = [member(NODE), member(HOSTILE)]
+
+    async def connect(intruder: Intruder) -> None:
+        await attack(intruder, await intruder.dial(members[0]))
+
+    async with Node(members[0], members, limits) as node:
+        node.heard.answer = never
+        await Intruder(HOSTILE).run(connect)
+        assert answered == [b"\1"] * 26
+        assert node.transport.counters()["requests_refused"] == 26
+        assert len(node.heard.requests) == 4
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [b"\xff\xff\xff\xff", b"\0\0", b"\x01\0\0\x01", b"\0\0\0\x05abc"],
+    ids=["length bomb", "short length", "one too many", "short body"],
+)
+async def test_a_malformed_request_ends_its_stream_only(request_bytes: bytes) -> None:
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        assert await comes_to_an_end(intruder, muxer, REQUEST, request_bytes)
+
+    async with under_attack(attack) as (node, _):
+        assert node.heard.requests == []
+
+
+async def test_a_request_that_never_comes_whole_is_given_up() -> None:
+    limits = dataclasses.replace(QUICK, request_answer_ms_max=200)
+
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        stream = await intruder.host.open(muxer.peer_id, REQUEST, b"\0\0\0\x05abc")
+        assert await ended(stream)
+
+    async with under_attack(attack, limits):
+        pass
+
+
+async def test_requests_of_one_peer_share_a_limit_of_bytes() -> None:
+    limits = dataclasses.replace(QUICK, request_bytes_max=1000)
+
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        first = await intruder.host.open(muxer.peer_id, REQUEST, (600).to_bytes(4, "big"))
+        second = await intruder.host.open(muxer.peer_id, REQUEST, (600).to_bytes(4, "big"))
+        assert await read_exactly(second, 1) == b"\1"
+        third = await intruder.host.open(muxer.peer_id, REQUEST, (400).to_bytes(4, "big"))
+        await third.write(bytes(400))
+        await first.write(bytes(600))
+
+    async with under_attack(attack, limits) as (node, _):
+        await node.heard.until(lambda heard: len(heard.requests) == 2)
+        assert sorted(len(request) for _, request in node.heard.requests) == [400, 600]
+
+
+async def test_a_protocol_that_we_do_not_speak_is_refused() -> None:
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        for name in ("/ipfs/id/1.0.0", "/ipfs/ping/1.0.0", "/x", "x" * 100):
+            stream = await muxer.open_stream()
+            proposal = f"{name}\n".encode()
+            await stream.write(b"\x13/multistream/1.0.0\n" + bytes([len(proposal)]) + proposal)
+            assert (await read_exactly(stream, 24))[20:] == b"\x03na\n"
+            await stream.write(os.urandom(2000))
+            assert await ended(stream)
+
+    async with under_attack(attack):
+        pass
+
+
+# ---- members with the library as it comes ---------------------------------------------------
+
+
+async def test_a_node_of_the_plain_library_is_understood() -> None:
+    """Noise, Yamux, multistream-select and gossip are the standard ones on the wire."""
+    members = [member(NODE), member(HOSTILE)]
+    port = members[0].address.rsplit(":", 1)[1]
+    pid = Intruder(NODE).host.get_id()
+    large = os.urandom(3 * WINDOW_BYTES)
+
+    async def talk(intruder: Intruder) -> bytes:
+        keys = create_new_key_pair(HOSTILE.encode().ljust(32, b"."))
+        noise = Noise(keys, create_noise_key_pair().private_key)
+        host = new_host(key_pair=keys, sec_opt={NOISE: noise}, muxer_opt={TProtocol(YAMUX): Yamux})
+        async with host.run([]):
+            await host.connect(
+                info_from_p2p_addr(Multiaddr(f"/ip4/127.0.0.1/tcp/{port}/p2p/{pid}"))
+            )
+            stream = await host.new_stream(pid, [REQUEST])
+            await stream.write(len(large).to_bytes(4, "big") + large)
+            answer = b""
+            while len(answer) < 5 + 5 + len(large):
+                answer += await stream.read(WINDOW_BYTES)
+            await stream.close()
+            await host.close()
+            return answer
+
+    async with Node(members[0], members) as node:
+        assert await Intruder("somebody").run(talk) == (
+            b"\0" + (len(large) + 5).to_bytes(4, "big") + b"echo " + large
+        )
+        assert node.heard.requests == [(HOSTILE, large)]
+
+
+# ---- members: gossip ----------------------------------------------------------------------------
+
+
+def rpc(**fields: object) -> bytes:
+    data = rpc_pb2.RPC(publish=[rpc_pb2.Message(**fields)]).SerializeToString()  # type: ignore[arg-type]
+    length = len(data)
+    prefix = bytes([length]) if length < 128 else bytes([length & 127 | 128, length >> 7])
+    return prefix + data
+
+
+TOPIC = f"/medpact/gossip/1/{CHAIN.hex()}"
+PID = Intruder(HOSTILE).host.get_id().to_bytes()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x05\xff\xff\xff\xff\xff",
+        b"\xff\xff\xff\xff\x0f" + os.urandom(100),
+        os.urandom(500),
+        rpc(topicIDs=[TOPIC], data=b"x"),
+        rpc(topicIDs=[TOPIC], data=b"x", from_id=PID, seqno=b"1", signature=b"s" * 64),
+        rpc(topicIDs=[TOPIC], data=b"x", from_id=b"\xff", seqno=b"1", signature=b"s", key=b"k"),
+        rpc(topicIDs=[TOPIC], data=b"x", from_id=PID, seqno=b"1", signature=b"s", key=b"\xff\0"),
+        rpc(topicIDs=["other"] * 50, data=b"x", from_id=PID),
+    ],
+    ids=["not protobuf", "length", "noise", "bare", "signature", "author", "key", "topic"],
+)
+async def test_malformed_gossip_is_survived(data: bytes) -> None:
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        for _ in range(3):
+            await comes_to_an_end(intruder, muxer, GOSSIP, data)
+
+    async with under_attack(attack) as (node, honest):
+        async with asyncio.timeout(20):
+            while (HONEST, b"news") not in node.heard.gossips:
+                honest.transport.publish(b"news")
+                await asyncio.sleep(0.05)
+        assert all(author == HONEST for author, _ in node.heard.gossips)
