@@ -42,7 +42,7 @@ class Chain:
     def write(self, decision: Decision, executed: ExecutedBlock) -> None:
         """Apply a decided block: ask for it to be written; `advance` follows when it is durable."""
         if self.writing is not None:
-            return
+            raise RuntimeError("a second block was to be written before the first was stored")
         self.writing = WriteBlock(
             decision,
             executed.batches,

@@ -146,15 +146,15 @@ def test_a_laggard_is_told_our_head() -> None:
     votes: list[Consensus] = []
     while under_way:
         bench, message = under_way.pop(0)
-        other = recorder if bench is auditor else auditor
+        sender = recorder if bench is auditor else auditor
         if isinstance(message, Consensus):
-            bench.step(MessageArrived(other.id, message))
-            under_way += [(other, answer) for _, answer in bench.sent()]
+            bench.step(MessageArrived(sender.id, message))
+            under_way += [(sender, answer) for _, answer in bench.sent()]
             if bench is recorder:
                 votes.append(message)
         elif isinstance(message, BatchBody):
             bench.step(BatchArrived(check_raw_batch(message.raw, rules_of(genesis))))
-            under_way += [(other, answer) for _, answer in bench.sent()]
+            under_way += [(sender, answer) for _, answer in bench.sent()]
     assert recorder.core.head.height == 1
 
     recorder.now += 1_000

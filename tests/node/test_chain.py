@@ -1,0 +1,48 @@
+"""Where the node stands moves one block at a time."""
+
+import pytest
+
+from consensus.committee import Committee, Voter
+from node.events import Applied
+from tests.node.support import Bench, make_chain, make_genesis, synced
+
+GENESIS = make_genesis(1, observers=1)
+STORE = make_chain(GENESIS, 1)
+
+
+def follower() -> Bench:
+    """An observer that is about to apply block 1."""
+    bench = Bench(GENESIS, "observer-1")
+    (block,) = synced(GENESIS, STORE, 1)
+    executed = bench.core._judging.execute(block.decision.block, block.batches)
+    assert executed is not None
+    bench.core.chain.write(block.decision, executed)
+    with pytest.raises(RuntimeError, match="second block"):
+        bench.core.chain.write(block.decision, executed)
+    return bench
+
+
+def test_a_block_becomes_the_head_when_it_is_stored() -> None:
+    bench = follower()
+    chain = bench.core.chain
+    assert (chain.head.height, chain.next_height) == (0, 1)
+    written = chain.advance()
+    assert chain.writing is None
+    assert (chain.head.height, chain.next_height) == (1, 2)
+    assert chain.head_hash == chain.head.hash()
+    assert bench.core._outbox.effects == [Applied(chain.head, written)]
+    assert chain.replay.seen(written.transaction_ids[0])
+    assert chain.replay.used("recorder-1", written.batches[0].sequence)
+
+
+def test_the_committee_is_read_again_only_when_the_header_names_another() -> None:
+    chain = follower().core.chain
+    before = chain.committee
+    chain.advance()
+    assert chain.committee is before
+
+    chain = follower().core.chain
+    voter = Voter("recorder-1", b"\x01" * 32, "recorder", True)
+    chain.committee = Committee((voter,), ("recorder-1",))
+    chain.advance()
+    assert chain.committee == before
