@@ -30,7 +30,7 @@ def test_a_block_becomes_the_head_when_it_is_stored() -> None:
     assert chain.writing is None
     assert (chain.head.height, chain.next_height) == (1, 2)
     assert chain.head_hash == chain.head.hash()
-    assert bench.core._outbox.effects == [Applied(chain.head, written)]
+    assert bench.core._outbox.effects == [written, Applied(chain.head, written)]
     assert chain.replay.seen(written.transaction_ids[0])
     assert chain.replay.used("recorder-1", written.batches[0].sequence)
 
