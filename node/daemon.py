@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 import traceback
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
@@ -33,7 +34,7 @@ EXIT_STOPPED = 0
 EXIT_START = 4
 EXIT_STORAGE = 5
 EXIT_NETWORK = 6
-EXIT_BROKEN = 7
+EXIT_BROKEN = 70
 """An invariant is broken: what this node did or holds contradicts what may be."""
 
 
@@ -52,19 +53,23 @@ async def _run(config: Config, genesis: Genesis, key: PrivateKey, override_resto
         async with AsyncExitStack() as stack:
             await _compose(stack, config, genesis, key, override_restored, stop)
     except TransportError as error:
-        log.critical("start_failed", reason=str(error))
-        return EXIT_START
+        return _failed("start_failed", error, EXIT_START)
     except (StorageError, StateError) as error:
-        log.critical("storage_failed", reason=str(error))
-        return EXIT_STORAGE
+        return _failed("storage_failed", error, EXIT_STORAGE)
     except NetworkDied as error:
-        log.critical("network_failed", reason=str(error))
-        return EXIT_NETWORK
+        return _failed("network_failed", error, EXIT_NETWORK)
     except (RuntimeError, ValueError) as error:
-        log.critical("stopped_by_itself", reason=str(error), trace=traceback.format_exc())
-        return EXIT_BROKEN
+        log.critical("broken", trace=traceback.format_exc())
+        return _failed("stopped_by_itself", error, EXIT_BROKEN)
     log.info("stopped")
     return EXIT_STOPPED
+
+
+def _failed(event: str, error: Exception, code: int) -> int:
+    """Tell both the log and whoever started the node why it ends."""
+    log.critical(event, reason=str(error))
+    print(f"Error: {error}", file=sys.stderr)
+    return code
 
 
 class NetworkDied(Exception):

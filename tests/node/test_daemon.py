@@ -47,7 +47,11 @@ async def run(monkeypatch: pytest.MonkeyPatch, compose: Compose) -> tuple[int, l
     ],
 )
 async def test_every_failure_has_its_exit_code_and_says_why(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, event: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    code: int,
+    event: str,
 ) -> None:
     closed: list[str] = []
 
@@ -59,9 +63,8 @@ async def test_every_failure_has_its_exit_code_and_says_why(
 
     assert ended == code
     assert closed == ["database"]
-    assert [(entry["event"], entry["log_level"], entry["reason"]) for entry in logs] == [
-        (event, "critical", str(error))
-    ]
+    assert logs[-1] == {"event": event, "log_level": "critical", "reason": str(error)}
+    assert capsys.readouterr().err == f"Error: {error}\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
