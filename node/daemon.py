@@ -68,7 +68,7 @@ async def _run(config: Config, genesis: Genesis, key: PrivateKey, override_resto
 def _failed(event: str, error: Exception, code: int) -> int:
     """Tell both the log and whoever started the node why it ends."""
     log.critical(event, reason=str(error))
-    print(f"Error: {error}", file=sys.stderr)
+    sys.stderr.write(f"Error: {error}\n")
     return code
 
 
