@@ -12,8 +12,8 @@ costs microseconds: a power failure may set it back, and then the file is merely
 restoring a backup is an act of people, not of power, and finds the number as it was. With starts
 alone, a backup made since the last start would pass for a node that had just crashed.
 
-A file restored along with the database (an image of the whole machine) shows nothing. Keep it out
-of backups; docs/operating.md says so.
+A file restored along with the database (an image of the whole machine) shows nothing. Keep it
+out of backups.
 """
 
 import os

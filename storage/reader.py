@@ -22,8 +22,9 @@ from ledger.receipts import Receipt
 from ledger.store import Write, WriteBlock, WriteGenesis
 from primitives.block import Block, BlockHeader
 from primitives.codec import CodecError, decode
+from storage import schema
 from storage.cache import Cache
-from storage.errors import DamagedError, explain
+from storage.errors import DamagedError, StorageError, explain
 
 VALUES_CACHED_MAX: Final = 65_536
 """State values; about 30 MB at 200 bytes a value."""
@@ -47,10 +48,26 @@ class SqliteReader:
             self._connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None
             )
-            self._connection.execute("PRAGMA query_only = ON")
-            self._connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         except sqlite3.Error as error:
             raise explain(error, path) from error
+        try:
+            self._prepare()
+        except StorageError:
+            self._connection.close()
+            raise
+
+    def _prepare(self) -> None:
+        self.rows("PRAGMA query_only = ON")
+        self.rows(f"PRAGMA cache_size = -{CACHE_KIB}")
+        try:
+            version = schema.schema_version(self._connection, self._path)
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+        if version < len(schema.SCRIPTS):
+            raise StorageError(
+                f"The database {self._path} was last used by an older version of this program. "
+                "Start the node once: it brings the file up to date."
+            )
 
     def close(self) -> None:
         """Close the connection."""

@@ -1,10 +1,11 @@
 """What each `Write` is in SQL: statements with their rows, in order, to run as one transaction.
 
-A block of a thousand transactions is a dozen statements, each with many rows. Rows that go into a
-tree ordered by hash are sorted first, so that neighbours meet while their page is at hand.
+A block of a thousand transactions is a dozen statements, each with many rows. The rows are not
+sorted, though most go into trees ordered by hash: that would take more of the event loop's thread
+than it saves of the writer's.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, assert_never
 
 from ledger.store import (
@@ -20,7 +21,7 @@ from primitives.block import BlockHeader
 from primitives.codec import encode
 
 Row = tuple[Any, ...]
-Statement = tuple[str, Sequence[Row]]
+Statement = tuple[str, Collection[Row]]
 
 _BLOCK: Final = (
     "INSERT INTO block (height, hash, header, certificate, payload, receipts)"
@@ -98,8 +99,8 @@ def _block(write: WriteBlock) -> Iterator[Statement]:
     yield _BLOCK, [row]
     yield from _batches(write.batches, height)
     ids = write.transaction_ids
-    yield _POSITION, sorted((ids[index], height, index) for index in write.executed)
-    yield _CHAIN, sorted((chain, height) for chain in write.chains)
+    yield _POSITION, [(ids[index], height, index) for index in write.executed]
+    yield _CHAIN, [(chain, height) for chain in write.chains]
     yield from _state(write.changes)
     for sql in _DROP:
         yield sql, [(height,)]
@@ -117,8 +118,8 @@ def _batches(batches: Sequence[CheckedBatch], height: int | None) -> Iterator[St
 
 
 def _state(changes: StateChanges) -> Iterator[Statement]:
-    yield _VALUE, sorted(changes.values.items())
-    yield _NODE, sorted(changes.nodes.items())
+    yield _VALUE, changes.values.items()
+    yield _NODE, changes.nodes.items()
 
 
 def _promise(write: WritePromise) -> Iterator[Statement]:

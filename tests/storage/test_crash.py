@@ -58,6 +58,9 @@ async def test_a_killed_writer_loses_nothing_that_it_acknowledged(
         )
         assert verdict == "sound"
         ledger = Ledger()
+        if acknowledged:
+            # The WAL is as the kill left it.
+            assert _verify(path, ledger.genesis)
         async with opened(path, ledger.chain_id):
             with reading(path) as reader:
                 count = position(reader)

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 import storage.database
+import storage.schema
 from ledger.store import Write, WriteBatch
 from ledger.transactions import CheckedBatch
-from storage.database import SCRIPTS, Database, StorageError
+from storage.database import Database, StorageError
 from storage.reader import SqliteReader
+from storage.schema import SCRIPTS
 from tests.storage.support import Ledger, Model, make_genesis
 from tests.storage.test_reader import check_equal, opened, reading
 
@@ -109,7 +111,7 @@ async def test_older_schemas_are_migrated_step_by_step(
     scripts = [tmp_path / "2.sql", tmp_path / "3.sql"]
     scripts[0].write_text("CREATE TABLE extra (a); INSERT INTO extra VALUES (1);")
     scripts[1].write_text("INSERT INTO extra SELECT height + 2 FROM block;")
-    monkeypatch.setattr(storage.database, "SCRIPTS", (*SCRIPTS, *map(str, scripts)))
+    monkeypatch.setattr(storage.schema, "SCRIPTS", (*SCRIPTS, *map(str, scripts)))
     for _ in range(2):
         async with opened(tmp_path / "db", ledger.chain_id):
             with reading(tmp_path / "db") as reader:
@@ -127,7 +129,7 @@ async def test_a_migration_that_fails_leaves_the_older_schema(
     script = tmp_path / "2.sql"
     script.write_text("CREATE TABLE extra (a); DROP TABLE state_value; INSERT INTO nowhere;")
     with monkeypatch.context() as patch:
-        patch.setattr(storage.database, "SCRIPTS", (*SCRIPTS, str(script)))
+        patch.setattr(storage.schema, "SCRIPTS", (*SCRIPTS, str(script)))
         with pytest.raises(StorageError):
             await Database.open(tmp_path / "db", ledger.chain_id)
     async with opened(tmp_path / "db", ledger.chain_id):

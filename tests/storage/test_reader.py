@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import storage.reader
+import storage.schema
 from consensus.events import Persist
 from consensus.messages import Certificate, Decision, Phase, Prepare, Signed
 from ledger.receipts import Receipt
@@ -344,6 +345,23 @@ async def test_a_reader_cannot_write(tmp_path: Path) -> None:
             reader.rows("PRAGMA query_only = OFF")
             with pytest.raises(StorageError, match="cannot be written"):
                 reader.rows("DELETE FROM meta")
+
+
+async def test_only_files_of_this_program_and_version_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = sqlite3.connect(tmp_path / "theirs")
+    other.execute("CREATE TABLE meta (chain_id)")
+    other.close()
+    with pytest.raises(StorageError, match="was not made by this program"):
+        SqliteReader(tmp_path / "theirs")
+    (tmp_path / "nonsense").write_bytes(b"nonsense" * 1000)
+    with pytest.raises(StorageError, match="is not a database"):
+        SqliteReader(tmp_path / "nonsense")
+    async with opened(tmp_path / "db"):
+        monkeypatch.setattr(storage.schema, "SCRIPTS", (*storage.schema.SCRIPTS, "next.sql"))
+        with pytest.raises(StorageError, match=r"by an older version .* Start the node once"):
+            SqliteReader(tmp_path / "db")
 
 
 def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:

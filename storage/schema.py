@@ -1,0 +1,33 @@
+"""Which files are ours, and which version of the schema they have."""
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from storage.errors import StorageError
+
+APPLICATION_ID: Final = 0x6D647063
+"""What the header of every database file of this program says it is ("mdpc")."""
+SCRIPTS: tuple[str, ...] = ("schema.sql",)
+"""Script n (from 1), a file of this package, leads from schema version n - 1 to n."""
+
+
+def schema_version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the schema version of an open file, 0 if it is new, at most that of this program.
+
+    Raises StorageError for a file of another program or of a newer version of this one.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    if (version, application, tables) != (0, 0, 0) and application != APPLICATION_ID:
+        raise StorageError(
+            f"The database {path} was not made by this program. Move the file away, or give the "
+            "node another home."
+        )
+    if version > len(SCRIPTS):
+        raise StorageError(
+            f"The database {path} has schema version {version}, and this program knows versions up "
+            f"to {len(SCRIPTS)}: a newer program has used it. Install that program's version again."
+        )
+    return int(version)
