@@ -37,6 +37,9 @@ class RpcLimits:
     """How long one transaction_wait may wait."""
     websockets_max: int = 64
     """Open WebSockets."""
+    ping_ms: int = 90_000
+    """How often a silent WebSocket is pinged; half of it later it is taken for dead. Longer than
+    `answer_timeout_ms`, so that a slow client is told its cursor first."""
     subscriptions_max: int = 8
     """Subscriptions of one WebSocket."""
     stop_timeout_ms: int = 2_000

@@ -28,8 +28,6 @@ from node.rpc_access import Caller
 
 CLOSE_TOO_SLOW: Final = 4008
 """Close code: the client did not take events in time. The reason is a cursor as JSON."""
-_HEARTBEAT_TIMEOUTS: Final = 3
-"""Pings come so seldom that a slow client is told its cursor before it is taken for dead."""
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -68,7 +66,7 @@ class WebSocketSession:
         self._closing: asyncio.Task[None] | None = None
         self._socket = web.WebSocketResponse(
             timeout=self._timeout,
-            heartbeat=self._timeout * _HEARTBEAT_TIMEOUTS,
+            heartbeat=limits.ping_ms / 1000,
             compress=False,
             max_msg_size=limits.body_bytes_max,
         )

@@ -45,7 +45,8 @@ class Waits:
 
     def start(self) -> None:
         """Begin to follow the chain."""
-        self._task = asyncio.get_running_loop().create_task(self._follow())
+        seen = self._service.backend.status().height
+        self._task = asyncio.get_running_loop().create_task(self._follow(seen))
         self._task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
@@ -104,8 +105,7 @@ class Waits:
             if not waits:
                 self._by_id.pop(identity, None)
 
-    async def _follow(self) -> None:
-        seen = self._service.backend.status().height
+    async def _follow(self, seen: int) -> None:
         while True:
             height = await self._service.backend.applied(seen)
             while seen < height:

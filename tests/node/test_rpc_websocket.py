@@ -266,3 +266,9 @@ async def test_a_failure_while_reading_events_closes_and_is_logged(tmp_path: Pat
         assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1011)
         assert ("rpc_subscription_failed", {"error": "ValueError"}) in node.log.lines
         assert "secret" not in str(node.log.lines)
+
+
+async def test_a_silent_client_that_answers_no_ping_is_taken_for_dead(tmp_path: Path) -> None:
+    async with served(tmp_path, ping_ms=100) as node, websocket(node):
+        await until(lambda: node.server.websockets == 1)
+        await until(lambda: node.server.websockets == 0)
