@@ -260,18 +260,23 @@ class Links:
     async def _dial(self, peer: Peer) -> None:
         self._counts["dials"] += 1
         try:
-            raw = RawConnection(Socket(await trio.open_tcp_stream(peer.host, peer.port)), True)
+            stream = await trio.open_tcp_stream(peer.host, peer.port)
         except socket.gaierror as error:
             raise _NoLink(f"the name {peer.host} is not known: check its address") from error
         except OSError as error:
             raise _NoLink(f"nothing answers at {peer.address}") from error
         try:
+            raw = RawConnection(Socket(stream), True)
             await self._host.upgrade_outbound_connection(raw, peer.pid)
         except SwarmException as error:
+            stream.socket.close()
             raise _NoLink(
                 f"the handshake at {peer.address} failed: another program or another node is "
                 "there, or our node is not among its members"
             ) from error
+        except BaseException:
+            stream.socket.close()
+            raise
 
     async def _watch(self, stream: Stream) -> None:
         await stream.read(1)

@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import trio
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.exceptions import SwarmException
 from libp2p.peer.id import ID
+from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError, MuxedStreamReset
 
 from node.framing import PROTOCOL_VERSION, Hello, Kind, encode_hello
 from node.libp2p import Libp2pTransport
@@ -27,6 +29,7 @@ T = TypeVar("T")
 CHAIN = b"\xc4" * 32
 QUICK = TransportLimits(redial_ms_min=20, redial_ms_max=200)
 PATIENCE_S = 20.0
+POLL_S = 0.01
 
 
 def key_of(name: str) -> PrivateKey:
@@ -85,6 +88,10 @@ class Recorder:
                 self._news.clear()
                 await self._news.wait()
 
+    async def linked(self, *peers: str) -> None:
+        """Wait until exactly these are connected."""
+        await self.until(lambda heard: heard.has(*peers))
+
     def has(self, *peers: str) -> bool:
         """Whether exactly these are connected, by what was reported."""
         up: list[str] = []
@@ -126,7 +133,7 @@ class Node:
         """Wait for a counter: peers that are refused cause no other event."""
         async with asyncio.timeout(PATIENCE_S):
             while self.transport.counters().get(name, 0) < at_least:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(POLL_S)
 
 
 @contextlib.asynccontextmanager
@@ -140,7 +147,7 @@ async def nodes(
         if linked:
             for node in found:
                 others = [name for name in names if name != node.id]
-                await node.heard.until(lambda heard, others=others: heard.has(*others))
+                await node.heard.linked(*others)
         yield found
 
 
@@ -160,7 +167,7 @@ class Intruder:
 
     @contextlib.contextmanager
     def _guard(self, pid: ID) -> Iterator[bool]:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(MuxedStreamError, SwarmException):
             yield True
 
     async def run(self, attack: Callable[["Intruder"], Awaitable[T]]) -> T:
@@ -219,5 +226,5 @@ async def ended(stream: Stream) -> bool:
     try:
         while True:
             await stream.read()
-    except Exception:  # noqa: BLE001 - by whatever means
+    except (MuxedStreamEOF, MuxedStreamReset):
         return True
