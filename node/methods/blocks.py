@@ -9,7 +9,7 @@ from ledger.execution import stored_block
 from ledger.operations import Party
 from ledger.receipts import Receipt, ReceiptCode
 from ledger.rules import chains_of
-from ledger.state import StateError, members, party_of
+from ledger.state import Overlay, StateError, members, party_of
 from ledger.store import LedgerReader
 from ledger.transactions import CheckedTransaction, read_transaction
 from node.methods.views import (
@@ -84,7 +84,10 @@ class BlockContent:
             block = stored_block(reader, height)
             self.receipts = block.receipts
             self._raws = [raw for batch in block.batches for raw in batch.transactions]
-        self._reader = reader
+        self.operations_read = 0
+        """Operations that `entries` has looked at: what a history costs."""
+        # Remembers what was read: many operations of a block concern the same.
+        self._state = Overlay(reader)
         self._member_ids = {member.key: member.id for member in members(reader)}
 
     def transaction(self, index: int) -> CheckedTransaction:
@@ -100,7 +103,7 @@ class BlockContent:
         """Transaction number `index` as an app sees it."""
         body = transaction.body
         receipt = self.receipts[index]
-        author = party_of(self._reader, self._member_ids, body.author)
+        author = party_of(self._state, self._member_ids, body.author)
         return TransactionView(
             id=transaction.id.hex(),
             height=self.header.height,
@@ -127,7 +130,7 @@ class BlockContent:
         author = self._author(transaction)
         found: dict[bytes, None] = {}
         for operation in transaction.body.operations:
-            found.update(dict.fromkeys(chains_of(operation, author, self._reader)))
+            found.update(dict.fromkeys(chains_of(operation, author, self._state)))
         return tuple(found)
 
     def entries(self, chain: bytes) -> list[HistoryEntry]:
@@ -137,8 +140,9 @@ class BlockContent:
             if self.receipts[index].code != ReceiptCode.OK:
                 continue
             author = self._author(transaction)
+            self.operations_read += len(transaction.body.operations)
             for number, operation in enumerate(transaction.body.operations):
-                if chain in chains_of(operation, author, self._reader):
+                if chain in chains_of(operation, author, self._state):
                     found.append(
                         HistoryEntry(
                             height=self.header.height,
@@ -154,7 +158,7 @@ class BlockContent:
 
     def _author(self, transaction: CheckedTransaction) -> Party:
         """Who signed a transaction that succeeded."""
-        author = party_of(self._reader, self._member_ids, transaction.body.author)
+        author = party_of(self._state, self._member_ids, transaction.body.author)
         if author is None:
             raise StateError(f"The store has lost the author of {transaction.id.hex()}.")
         return author

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import msgspec.inspect
 
-from node.jsonrpc import ErrorCode, RpcError
+from node.jsonrpc import METHOD_CHARS_MAX, ErrorCode, RpcError
 from node.limits import RateLimiter
 from node.methods.events import Subscriber
 from node.methods.method import Method
@@ -87,7 +87,7 @@ class Dispatcher:
             )
         method = METHODS.get(name)
         if method is None:
-            near = get_close_matches(name, METHODS, n=1)
+            near = get_close_matches(name[:METHOD_CHARS_MAX], METHODS, n=1)
             advice = f"did you mean {near[0]}?" if near else "rpc.discover lists them all."
             raise RpcError(ErrorCode.METHOD_NOT_FOUND, f"There is no such method; {advice}")
         if not caller.may(method.role):

@@ -41,7 +41,7 @@ from primitives.block import BlockHeader
 HISTORY_ENTRIES_MAX: Final = 1_000
 HISTORY_BLOCKS_MAX: Final = 200
 HISTORY_SCAN_MAX: Final = 20_000
-"""Transactions that one call looks through; the answer then says where to go on."""
+"""Operations that one call looks through; the answer then says where to go on."""
 
 
 class NoParams(Params, frozen=True):
@@ -338,7 +338,7 @@ def _history(reader: Reader, chain: bytes, above: int, limit: int) -> HistoryVie
             break
         content = BlockContent(reader, height)
         entries += content.entries(chain)
-        scanned += len(content.receipts)
+        scanned += content.operations_read
         last = height
     more = bool(heights) and last != heights[-1]
     return HistoryView(tuple(entries), last if more else None, head_height(reader))

@@ -49,7 +49,7 @@ class Service:
         self.stopping = True
         await self.waits.stop()
         if self._submits:
-            await asyncio.wait(self._submits)
+            await asyncio.wait(self._submits, timeout=self.limits.stop_timeout_ms / 1000)
         if self._reader is not None:
             await asyncio.get_running_loop().run_in_executor(self._pool, self._reader.close)
             self._reader = None
