@@ -123,9 +123,7 @@ class Equivocator(Behaviour):
                 return [encode(message)]
 
     def _other_block(self, host: "Host", said: PrePrepare) -> Block | None:
-        """Another valid block in the same place, where the view does not oblige to one."""
-        if said.justification is not None and said.justification.prepared is not None:
-            return None
+        """Another valid block in the same place, even where the view obliges to this one."""
         chain = host.running.chain
         header = said.block.header
         if header.height != chain.next_height or chain.writing is not None:
@@ -225,7 +223,7 @@ class Forger(Behaviour):
         return encode(Consensus(forged))
 
     def _repeat(self, host: "Host", heard: Signed) -> bytes:
-        return encode(Consensus(self.chance.choice(self._seen)))
+        return encode(Consensus(self.chance.choice(self._seen or [heard])))
 
     def _propose(self, host: "Host", heard: Signed) -> bytes:
         """Propose again what others proposed, out of turn or without the right to."""
@@ -339,6 +337,31 @@ class SyncLiar(Behaviour):
         return BlockWithBatches(spoilt, block.batches)
 
 
+class Spoiler(Behaviour):
+    """Gives bodies that are not those of their headers: other batches under the right hash."""
+
+    def outgoing(self, host: "Host", peer: str, message: Message) -> list[bytes]:
+        """Spoil half of its proposals."""
+        if isinstance(message, Consensus) and self.chance.random() < 0.5:
+            signed = message.signed
+            if isinstance(signed.message, PrePrepare):
+                spoilt = msgspec.structs.replace(
+                    signed.message, block=self._spoil(signed.message.block)
+                )
+                return [encode(Consensus(msgspec.structs.replace(signed, message=spoilt)))]
+        return [encode(message)]
+
+    def answer(self, host: "Host", request: Request, response: Response) -> bytes | None:
+        """Spoil blocks that are asked for."""
+        if isinstance(response, BlockFound) and response.block is not None:
+            return encode(BlockFound(self._spoil(response.block)))
+        return encode(response)
+
+    def _spoil(self, block: Block) -> Block:
+        ids = tuple(self.chance.randbytes(32) for _ in range(self.chance.randint(0, 2)))
+        return Block(block.header, encode(ids))
+
+
 class Silent(Behaviour):
     """Hears everything and says nothing."""
 
@@ -351,13 +374,41 @@ class Silent(Behaviour):
         return None
 
 
-BEHAVIOURS: dict[str, type[Behaviour]] = {
+LIES: dict[str, type[Behaviour]] = {
     "equivocator": Equivocator,
     "forger": Forger,
     "garbler": Garbler,
     "withholder": Withholder,
     "censor": Censor,
     "sync_liar": SyncLiar,
+    "spoiler": Spoiler,
     "silent": Silent,
 }
+
+
+class Chameleon(Behaviour):
+    """All of these, each message at random, and mostly honest."""
+
+    def __init__(self, chance: random.Random, collusion: Collusion) -> None:
+        super().__init__(chance, collusion)
+        self._lies = [kind(chance, collusion) for kind in LIES.values()]
+
+    def _one(self) -> Behaviour:
+        honest = Behaviour(self.chance, self.collusion)
+        return self.chance.choice(self._lies) if self.chance.random() < 0.4 else honest
+
+    def outgoing(self, host: "Host", peer: str, message: Message) -> list[bytes]:
+        """As one of them would."""
+        return self._one().outgoing(host, peer, message)
+
+    def incoming(self, host: "Host", peer: str, message: Message) -> bool:
+        """As one of them would."""
+        return self._one().incoming(host, peer, message)
+
+    def answer(self, host: "Host", request: Request, response: Response) -> bytes | None:
+        """As one of them would."""
+        return self._one().answer(host, request, response)
+
+
+BEHAVIOURS: dict[str, type[Behaviour]] = {**LIES, "chameleon": Chameleon}
 KINDS = tuple(BEHAVIOURS)

@@ -9,7 +9,7 @@ from typing import assert_never
 
 from ledger.store import Write
 from node.events import Applied, Report
-from node.wire import Message
+from node.wire import Consensus, Message
 from simulations import faults
 from simulations.byzantine import BEHAVIOURS, Collusion
 from simulations.checkers import (
@@ -31,8 +31,8 @@ from simulations.world import Backup, Checks, World
 
 LATE_TRANSACTIONS = 4
 """Submitted after the healing: what works again must show it."""
-QUIET_MS = 500
-"""How long the network must be at rest, so that nothing decided is still under way."""
+QUIET_MS = 3_000
+"""Voters that say nothing for so long say nothing more: it is above every `resend_ms`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,7 @@ class Cluster:
         self._by_id = {host.id: host for host in self.correct}
         self._backups: dict[int, Backup] = {}
         self._late = 0
+        self._spoke_at = 0
 
     def _chance(self, subject: str) -> random.Random:
         return random.Random(f"{self.scenario.seed} {subject}")
@@ -107,6 +108,8 @@ class Cluster:
         """A correct node is about to send."""
         if host in self.correct:
             self.watch.sends(host.id, message)
+            if isinstance(message, Consensus):
+                self._spoke_at = self.schedule.now
 
     def applied(self, host: Host, applied: Applied) -> None:
         """A correct node tells its clients of a block."""
@@ -138,12 +141,24 @@ class Cluster:
         if scenario.live:
             if not schedule.run(scenario.heal_ms + scenario.patience_ms, self._is_at_rest):
                 raise NoProgress(self._explain())
-            quiet_until = schedule.now + QUIET_MS
-            schedule.run(quiet_until, lambda: False)
+            self._expect_silence()
         else:
             schedule.run(scenario.heal_ms + RETRY_MS, lambda: False)
         self.check()
         return self._figures()
+
+    def _expect_silence(self) -> None:
+        """Idle means silent, unless there are heartbeats, or liars who wake the others."""
+        rested, schedule = self.schedule.now, self.schedule
+        if self.scenario.byzantine or self.genesis.heartbeat_ms:
+            schedule.run(rested + QUIET_MS, lambda: False)
+            return
+        until = rested + self.scenario.silence_ms + QUIET_MS
+        if not schedule.run(until, lambda: schedule.now - self._spoke_at >= QUIET_MS):
+            raise NoProgress(
+                f"{schedule.now - rested} ms after all was done the voters still talk; "
+                f"{self._states()}"
+            )
 
     def check(self) -> None:
         """Check what is left in the end. Raises Violation."""
@@ -295,7 +310,12 @@ class Cluster:
         return not self.workload.unsettled()
 
     def _explain(self) -> str:
-        waiting = self.workload.unsettled()
+        return (
+            f"{self.scenario.patience_ms} ms after the healing {len(self.workload.unsettled())} "
+            f"transactions wait for their receipts; {self._states()}"
+        )
+
+    def _states(self) -> str:
         states = []
         for host in self.correct:
             core = host.running
@@ -303,7 +323,4 @@ class Cluster:
                 f"{host.id} is at height {core.head.height}, view {core.view}, "
                 f"{len(core.mempool)} batches{', abstaining' if core.abstaining else ''}"
             )
-        return (
-            f"{self.scenario.patience_ms} ms after the healing {len(waiting)} transactions wait "
-            f"for their receipts; {'; '.join(states)}"
-        )
+        return "; ".join(states)

@@ -117,6 +117,15 @@ class Scenario:
         height = view * (liars + 2)
         return news + settings["clock_drift_ms_max"] + 3 * (RETRY_MS + 2 * height)
 
+    @property
+    def silence_ms(self) -> int:
+        """How long after the rest the correct voters may go on speaking: until a batch that can no
+        longer run is dropped everywhere, whatever the clocks, and what was under way is over.
+        """
+        settings = self.settings
+        timeout = max(settings["view_timeout_ms_max"], INITIAL_VIEW_TIMEOUT_MS)
+        return 2 * settings["clock_drift_ms_max"] + timeout + 4 * settings["resend_ms"]
+
     def summary(self) -> str:
         """One line for people."""
         shape = self.shape
@@ -268,7 +277,7 @@ def _draw_byzantine(
     chance: random.Random, shape: Shape, kinds: Sequence[str]
 ) -> tuple[tuple[Byzantine, ...], bool]:
     """Liars, and whether the rest can still go on."""
-    if not kinds or chance.random() < 0.4:
+    if not kinds or chance.random() < 0.3:
         return (), True
     groups = groups_of(shape)
     if len(groups) > 1 and chance.random() < 0.2:
@@ -295,7 +304,8 @@ def _replaceable(shape: Shape, group: Sequence[str]) -> tuple[str, ...]:
 def _draw_some(
     chance: random.Random, group: Sequence[str], kinds: Sequence[str]
 ) -> list[Byzantine]:
-    count = chance.randint(0, max(faulty_max(len(group)), 0))
+    bound = max(faulty_max(len(group)), 0)
+    count = max(chance.randint(0, bound), chance.randint(0, bound))
     return [Byzantine(who, chance.choice(kinds)) for who in chance.sample(group, count)]
 
 
