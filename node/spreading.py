@@ -25,7 +25,8 @@ class SpreadSettings:
     """How often things are said again."""
 
     announce_ms: int = 1_000
-    head_announce_ms: int = 200
+    head_announce_ms: int = 1_000
+    laggard_ms: int = 200
     head_repeat_ms: int = 5_000
     resent_batches_max: int = 16
     """Batches carried at once to a voter that connects; of other members' batches as many are
@@ -111,7 +112,7 @@ class Spreading:
     def tell_laggard(self, peer: str) -> None:
         """Answer a member that speaks of an old height, at most once per interval."""
         told_at = self._laggards.get(peer)
-        if told_at is None or told_at + self._settings.head_announce_ms <= self._outbox.now:
+        if told_at is None or told_at + self._settings.laggard_ms <= self._outbox.now:
             self._laggards[peer] = self._outbox.now
             self.tell_head(peer)
 
@@ -120,14 +121,18 @@ class Spreading:
         self._laggards.pop(peer, None)
 
     def head_moved(self, listed: Iterable[CheckedBatch]) -> None:
-        """A block with these batches was applied; its proposer announces it, at most once per
-        interval. What waited because too much of ours was undecided is sealed.
+        """A block with these batches was applied. Its proposer tells the members without a vote at
+        once, and announces it at most once per interval. What waited because too much of ours was
+        undecided is sealed.
         """
         for batch in listed:
             self.note(batch)
         if self._chain.head.proposer == self._id:
             soonest = self._head_announced + self._settings.head_announce_ms
             self._head_at = max(soonest, self._outbox.now)
+            for peer in self._outbox.connected:
+                if peer not in self._chain.committee.by_id:
+                    self.tell_head(peer)
             self._announce_head()
         self._seal_when_due()
 

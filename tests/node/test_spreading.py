@@ -208,13 +208,23 @@ def test_the_proposer_announces_its_heads_but_not_too_often() -> None:
     for number in range(10):
         submit(bench, number)
         announced += bench.published()
-        bench.expire(bench.now + 50)
+        bench.expire(bench.now + 250)
         announced += bench.published()
-    bench.expire(bench.now + 200)
+    bench.expire(bench.now + 1_000)
     heights = [a.height for a in announced + bench.published() if isinstance(a, HeadAnnounced)]
     assert heights[0] == 1
     assert heights[-1] == 10
     assert len(heights) in (3, 4)
+
+
+def test_the_proposer_tells_members_without_a_vote_of_every_block() -> None:
+    bench = Bench(make_genesis(1, observers=2, batch_delay_ms=0), "recorder-1")
+    bench.start()
+    bench.step(PeerConnected("observer-2"))
+    for number in (1, 2):
+        submit(bench, number)
+        told = [(p, m.height) for p, m in bench.sent() if isinstance(m, Head)]
+        assert told == [("observer-2", number)]
 
 
 @pytest.mark.parametrize("waits_ms", [199, 200])
