@@ -16,6 +16,7 @@ A file restored along with the database (an image of the whole machine) shows no
 out of backups.
 """
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ class CounterFile:
         try:
             self._descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
-                os.write(self._descriptor, _text(counts))
+                _write(self._descriptor, counts)
                 os.fsync(self._descriptor)
                 fresh.replace(path)
                 sync_directory(path.parent)
@@ -73,7 +74,7 @@ class CounterFile:
     def promised(self, promises: int) -> None:
         """Note that so many promises were ever made; see the module. Raises StorageError."""
         try:
-            os.pwrite(self._descriptor, _text(Counts(self._boots, promises)), 0)
+            _write(self._descriptor, Counts(self._boots, promises))
         except OSError as error:
             raise _failed(self._path, error) from error
 
@@ -109,8 +110,10 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _text(counts: Counts) -> bytes:
-    return b"%0*d %0*d\n" % (_DIGITS, counts.boots, _DIGITS, counts.promises)
+def _write(descriptor: int, counts: Counts) -> None:
+    text = b"%0*d %0*d\n" % (_DIGITS, counts.boots, _DIGITS, counts.promises)
+    if os.pwrite(descriptor, text, 0) != len(text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _failed(path: Path, error: OSError) -> StorageError:

@@ -157,13 +157,11 @@ class _Verification:
                 raise _Fault(f"SQLite finds: {message}")
 
     def _check_meta(self) -> None:
-        for chain_id, boots, restored in self._rows("SELECT chain_id, boots, restored FROM meta"):
-            if chain_id != self._genesis.chain_id:
-                raise _Fault(f"it names another ledger, {chain_id.hex()}")
-            if not isinstance(boots, int) or boots < 0 or restored not in (0, 1):
-                raise _Fault("its count of starts is no number")
-            return
-        raise _Fault("it does not say which ledger it holds")
+        rows = self._rows("SELECT chain_id FROM meta")
+        if not rows:
+            raise _Fault("it does not say which ledger it holds")
+        if rows[0][0] != self._genesis.chain_id:
+            raise _Fault(f"it names another ledger, {rows[0][0].hex()}")
 
     # ---- blocks ----------------------------------------------------------------------------------
 

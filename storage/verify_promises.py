@@ -42,23 +42,21 @@ def check_promises(
         )
         if count:
             raise PromiseFault(f"the table {table} has a row that is not of height {height}")
-    vouched: list[bytes] = []
     promises = reader.promises(height)
+    vouched: dict[bytes, None] = {}
     for promise in promises:
         _check_promise(promise, chain_id, committee)
         if promise.block is not None:
-            vouched.append(promise.block.hash)
+            _check_block(promise.block)
+            vouched[promise.block.hash] = None
     try:
         Promises(height, promises)
     except PromiseError as error:
         raise PromiseFault(f"the node's promises contradict each other: {error}") from error
-    for (block_hash,) in reader.rows("SELECT hash FROM proposal"):
-        if block_hash not in vouched:
-            raise PromiseFault("a stored proposal belongs to no promise")
-        block = reader.proposal(block_hash)
-        if block is None or block.hash != block_hash:
-            raise PromiseFault("a stored proposal is not the block that its index names")
-        _check_block(block)
+    if sorted(vouched) != [
+        hash_ for (hash_,) in reader.rows("SELECT hash FROM proposal ORDER BY 1")
+    ]:
+        raise PromiseFault("the stored proposals are not those that promises name")
     ((count, first, last, made),) = reader.rows(
         "SELECT COUNT(*), MIN(number), MAX(number),"
         " (SELECT seq FROM sqlite_sequence WHERE name = 'promise') FROM promise"

@@ -1,13 +1,14 @@
 """A restored backup is found out, whatever was lost, and nothing else is taken for one."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from consensus.messages import Prepare, ViewChange
 from ledger.store import Write
-from storage.boots import BootVerdict, Counts, read_counts
+from storage.boots import BootVerdict, CounterFile, Counts, read_counts
 from storage.database import Database, StorageError
 from tests.storage.support import Ledger
 
@@ -169,6 +170,20 @@ async def test_a_counter_that_cannot_be_kept_stops_the_node(home: Home) -> None:
     (home.counter.parent / "boots.new").mkdir()
     with pytest.raises(StorageError, match=r"boot counter .* cannot be kept"):
         await home.start()
+
+
+def test_a_counter_that_the_disk_takes_in_part_is_not_kept(
+    tmp_path: Path, small_files: Callable[[int], None]
+) -> None:
+    counter = CounterFile(tmp_path / "boots", Counts(1, 2))
+    for size in (10, 0):
+        small_files(size)
+        with pytest.raises(StorageError, match=r"cannot be kept: (No space|File too large)"):
+            counter.promised(3)
+        with pytest.raises(StorageError, match=r"cannot be kept: (No space|File too large)"):
+            CounterFile(tmp_path / "other", Counts())
+    counter.close()
+    assert not (tmp_path / "other").exists()
 
 
 async def test_each_promise_counts_once_it_is_durable(home: Home) -> None:

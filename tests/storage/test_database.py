@@ -325,14 +325,6 @@ async def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.Mon
             assert reader.head_height() == 1
 
 
-@pytest.fixture
-def small_files() -> Iterator[Callable[[int], None]]:
-    """Forbid this process files larger than so many bytes; the system's own error, in write()."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 async def test_a_disk_that_fails_to_write_loses_nothing(
     tmp_path: Path, small_files: Callable[[int], None]
 ) -> None:
@@ -435,6 +427,14 @@ async def _make(path: Path) -> Ledger:
         for _ in range(3):
             await database.write([ledger.decide([ledger.batch(20)])])
     return ledger
+
+
+async def test_a_database_that_does_not_say_whose_it_is(tmp_path: Path) -> None:
+    async with opened(tmp_path / "db"):
+        pass
+    execute(tmp_path / "db", "DELETE FROM meta")
+    with pytest.raises(StorageError, match="does not say which ledger"):
+        await Database.open(tmp_path / "db", bytes(32))
 
 
 async def test_a_truncated_file(tmp_path: Path) -> None:

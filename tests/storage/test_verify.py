@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from consensus.messages import Justification, PrePrepare, ViewChange, ViewChangeSignature, sign
 from ledger.store import WriteBatch
 from storage.database import StorageError
 from storage.errors import DamagedError
 from storage.verify import Progress, verify_chain
-from tests.storage.support import Ledger, make_genesis
+from tests.storage.support import KEYS, Ledger, make_genesis
 from tests.storage.test_reader import opened
 
 BLOCKS = 4
@@ -29,7 +30,7 @@ COLUMNS = (
     "proposal.hash proposal.height proposal.block"
 ).split()
 
-KEYS = {
+ROW_KEYS = {
     "transaction_position": "id",
     "chain_height": "chain_id",
     "state_value": "key",
@@ -75,6 +76,14 @@ def change(path: Path, sql: str, *parameters: object) -> int:
     return count
 
 
+def column(path: Path, sql: str) -> list[bytes]:
+    connection = sqlite3.connect(path)
+    try:
+        return [row[0] for row in connection.execute(sql)]
+    finally:
+        connection.close()
+
+
 def dump(path: Path) -> list[object]:
     """Every row of every table."""
     connection = sqlite3.connect(path)
@@ -103,7 +112,7 @@ def test_a_flipped_bit_is_found(
     """In the first and the last byte of some rows of every column."""
     table, name = column.split(".")
     connection = sqlite3.connect(copy)
-    key = KEYS.get(table, "rowid")
+    key = ROW_KEYS.get(table, "rowid")
     where = f"SELECT {key}, {name} FROM {table} WHERE {name} IS NOT NULL AND {name} <> x''"
     rows = connection.execute(where).fetchall()
     connection.close()
@@ -131,7 +140,7 @@ def test_a_lost_row_is_found(copy: Path, sound: tuple[Path, Ledger], table: str)
     whole = copy.read_bytes()
     for extreme in ("MIN", "MAX"):
         copy.write_bytes(whole)
-        key = KEYS.get(table, "rowid")
+        key = ROW_KEYS.get(table, "rowid")
         assert change(
             copy, f"DELETE FROM {table} WHERE {key} = (SELECT {extreme}({key}) FROM {table})"
         )
@@ -191,6 +200,41 @@ def test_a_forged_certificate_is_found(copy: Path, sound: tuple[Path, Ledger]) -
     )
     with pytest.raises(DamagedError, match="at height 2: the certificate"):
         run(copy, sound[1])
+
+
+def test_a_block_without_certificate_is_found(copy: Path, sound: tuple[Path, Ledger]) -> None:
+    change(copy, "UPDATE block SET certificate = NULL WHERE height = 2")
+    with pytest.raises(DamagedError, match="at height 2: the block has no certificate"):
+        run(copy, sound[1])
+
+
+async def test_the_reasons_for_a_later_view_are_checked(tmp_path: Path) -> None:
+    """A PRE-PREPARE's signature does not cover its justification."""
+    path = tmp_path / "db"
+    ledger = Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await database.write([ledger.begin()])
+        block = ledger.execute([ledger.batch()]).block
+        asked = [
+            sign(ledger.chain_id, name, key, ViewChange(1, 1, None))
+            for name, key in sorted(KEYS.items())
+        ]
+        justification = Justification(
+            tuple(ViewChangeSignature(s.signer, None, s.signature) for s in asked), None
+        )
+        await database.write(
+            [
+                ledger.promise(ViewChange(1, 1, None)),
+                ledger.promise(PrePrepare(1, 1, block, justification)),
+            ]
+        )
+    assert run(path, ledger)[-1].complete
+    (signed,) = column(path, "SELECT signed FROM promise ORDER BY number DESC LIMIT 1")
+    place = signed.index(asked[1].signature)
+    spoilt = signed[:place] + bytes(64) + signed[place + 64 :]
+    change(path, "UPDATE promise SET signed = ? WHERE signed = ?", spoilt, signed)
+    with pytest.raises(DamagedError, match="signature of beta does not verify"):
+        run(path, ledger)
 
 
 def test_another_ledgers_database_is_refused(copy: Path) -> None:

@@ -1,0 +1,14 @@
+"""What the tests of files share."""
+
+import resource
+from collections.abc import Callable, Iterator
+
+import pytest
+
+
+@pytest.fixture
+def small_files() -> Iterator[Callable[[int], None]]:
+    """Forbid this process files larger than so many bytes; the system's own error, in write()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
