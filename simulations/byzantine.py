@@ -338,13 +338,17 @@ class SyncLiar(Behaviour):
 
 
 class Spoiler(Behaviour):
-    """Gives bodies that are not those of their headers: other batches under the right hash."""
+    """Gives bodies that are not those of their headers: other batches under the right hash. It
+    helps blocks to be prepared and never to be decided, so that the others need everyone else.
+    """
 
     def outgoing(self, host: "Host", peer: str, message: Message) -> list[bytes]:
-        """Spoil half of its proposals."""
-        if isinstance(message, Consensus) and self.chance.random() < 0.5:
+        """Spoil half of its proposals, and keep its COMMITs to itself."""
+        if isinstance(message, Consensus):
             signed = message.signed
-            if isinstance(signed.message, PrePrepare):
+            if isinstance(signed.message, Commit):
+                return []
+            if isinstance(signed.message, PrePrepare) and self.chance.random() < 0.5:
                 spoilt = msgspec.structs.replace(
                     signed.message, block=self._spoil(signed.message.block)
                 )
