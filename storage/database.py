@@ -175,7 +175,11 @@ class Database:
         """Queue a checkpoint if the WAL has grown long."""
         if self._checkpoint is not None and not self._checkpoint.done():
             return
-        size = self._wal.stat().st_size
+        try:
+            size = self._wal.stat().st_size
+        except FileNotFoundError:
+            self._failure = DamagedError(self._path, "its -wal file was removed under the node")
+            raise self._failure from None
         # A WAL that was checkpointed is cut to journal_size_limit when it is next written to.
         if size > WAL_BYTES:
             mode = "PASSIVE" if size <= WAL_BYTES_MAX else "TRUNCATE"
@@ -272,12 +276,4 @@ def _migrate(writer: _Writer, path: Path, chain_id: bytes) -> None:
         finally:
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
-    row = writer.execute("SELECT chain_id FROM meta").fetchone()
-    if row is None:
-        raise DamagedError(path, "it does not say which ledger it holds")
-    (stored,) = row
-    if stored != chain_id:
-        raise StorageError(
-            f"The database {path} holds the ledger {stored.hex()}, not {chain_id.hex()}. Start the "
-            "node with the genesis file of that ledger, or with another home for this one."
-        )
+    schema.check_ledger(writer, path, chain_id)

@@ -225,6 +225,13 @@ class SqliteReader:
 
     # ---- SQLite ----------------------------------------------------------------------------------
 
+    def check_ledger(self, chain_id: bytes) -> None:
+        """Raise StorageError unless the file holds the ledger `chain_id`."""
+        try:
+            schema.check_ledger(self._connection, self._path, chain_id)
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+
     def rows(self, sql: str, *parameters: object) -> list[Any]:
         """Return all rows of a query of this package's own."""
         return list(self.each(sql, *parameters))
@@ -249,5 +256,6 @@ class SqliteReader:
     def _decode(self, raw: bytes, kind: type[T], what: str) -> T:
         try:
             return decode(raw, kind, bytes_max=len(raw))
-        except CodecError as error:
+        except (CodecError, TypeError) as error:
+            # SQLite takes the type of a column from the row, so damage may change it.
             raise DamagedError(self._path, f"the {what} cannot be read") from error

@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from storage.errors import StorageError
+from storage.errors import DamagedError, StorageError
 
 APPLICATION_ID: Final = 0x6D647063
 """What the header of every database file of this program says it is ("mdpc")."""
@@ -31,3 +31,15 @@ def schema_version(connection: sqlite3.Connection, path: Path) -> int:
             f"to {len(SCRIPTS)}: a newer program has used it. Install that program's version again."
         )
     return int(version)
+
+
+def check_ledger(connection: sqlite3.Connection, path: Path, chain_id: bytes) -> None:
+    """Raise StorageError unless an open file holds the ledger `chain_id`."""
+    row = connection.execute("SELECT chain_id FROM meta").fetchone()
+    if row is None or not isinstance(row[0], bytes):
+        raise DamagedError(path, "it does not say which ledger it holds")
+    if row[0] != chain_id:
+        raise StorageError(
+            f"The database {path} holds the ledger {row[0].hex()}, not {chain_id.hex()}. Use the "
+            "genesis file of that ledger, or another home for this one."
+        )

@@ -10,7 +10,8 @@ exactly what this gives:
 * receipts, indexes, state values and trie nodes, because execution makes them again;
 * what is not decided yet (batches, promises, their blocks) by its own hashes and signatures.
 
-Left is what nothing signs or derives: how often the node was started, and whether it abstains.
+Left is what nothing signs or derives: how often the node was started, whether it abstains, and the
+first promises of a height, if they are missing (the boot counter is there for those).
 
 It may run beside the node that uses the file. Blocks never change once written, so the long way up
 to the head needs no snapshot; one is held only for the comparison at the end. Memory grows with the
@@ -117,7 +118,7 @@ class _Verification:
         height: int | None = None
         try:
             self._check_tree()
-            self._check_meta()
+            self._reader.check_ledger(self._genesis.chain_id)
             for height in self._heights():
                 yield self._check_height(height)
             height = None
@@ -155,13 +156,6 @@ class _Verification:
         for (message,) in self._rows("PRAGMA integrity_check"):
             if message != "ok":
                 raise _Fault(f"SQLite finds: {message}")
-
-    def _check_meta(self) -> None:
-        rows = self._rows("SELECT chain_id FROM meta")
-        if not rows:
-            raise _Fault("it does not say which ledger it holds")
-        if rows[0][0] != self._genesis.chain_id:
-            raise _Fault(f"it names another ledger, {rows[0][0].hex()}")
 
     # ---- blocks ----------------------------------------------------------------------------------
 

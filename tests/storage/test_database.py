@@ -257,6 +257,16 @@ async def test_a_wal_that_a_snapshot_held_is_cut_when_it_ends(
             check_equal(reader, ledger.model)
 
 
+async def test_a_wal_removed_under_the_node_is_noticed(tmp_path: Path) -> None:
+    ledger = Ledger()
+    async with opened(tmp_path / "db", ledger.chain_id) as database:
+        await database.write([ledger.begin()])
+        Path(f"{tmp_path}/db-wal").unlink()
+        for _ in range(2):
+            with pytest.raises(StorageError, match="was removed under the node"):
+                await database.write([WriteBatch(ledger.batch())])
+
+
 async def test_a_torn_wal_ends_with_a_whole_write(tmp_path: Path) -> None:
     """What a power failure may leave of the last writes: some bytes of the WAL, or wrong ones."""
     ledger = Ledger()
@@ -432,9 +442,10 @@ async def _make(path: Path) -> Ledger:
 async def test_a_database_that_does_not_say_whose_it_is(tmp_path: Path) -> None:
     async with opened(tmp_path / "db"):
         pass
-    execute(tmp_path / "db", "DELETE FROM meta")
-    with pytest.raises(StorageError, match="does not say which ledger"):
-        await Database.open(tmp_path / "db", bytes(32))
+    for sql in ("UPDATE meta SET chain_id = 7", "DELETE FROM meta"):
+        execute(tmp_path / "db", f"PRAGMA ignore_check_constraints = ON; {sql}")
+        with pytest.raises(StorageError, match="does not say which ledger"):
+            await Database.open(tmp_path / "db", bytes(32))
 
 
 async def test_a_truncated_file(tmp_path: Path) -> None:

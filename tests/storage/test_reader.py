@@ -373,7 +373,8 @@ def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "column", ["block.header", "block.certificate", "block.receipts", "promise.signed"]
 )
-async def test_what_cannot_be_decoded_is_damage(tmp_path: Path, column: str) -> None:
+@pytest.mark.parametrize("spoilt", ["x'c1'", "7"])
+async def test_what_cannot_be_decoded_is_damage(tmp_path: Path, column: str, spoilt: str) -> None:
     path = tmp_path / "db"
     ledger = Ledger(make_genesis())
     table, name = column.split(".")
@@ -384,7 +385,8 @@ async def test_what_cannot_be_decoded_is_damage(tmp_path: Path, column: str) -> 
         writes += ledger.round([ledger.batch()])
         await database.write(writes)
         with sqlite3.connect(path) as other:
-            other.execute(f"UPDATE {table} SET {name} = x'c1'")
+            other.execute("PRAGMA ignore_check_constraints = ON")
+            other.execute(f"UPDATE {table} SET {name} = {spoilt}")
         other.close()
         with reading(path) as reader, pytest.raises(StorageError, match=r"damaged: the .* cannot"):
             (reader.header(1), reader.decision(1), reader.receipts(1), reader.promises(2))
