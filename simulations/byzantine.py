@@ -339,11 +339,14 @@ class SyncLiar(Behaviour):
 
 class Spoiler(Behaviour):
     """Gives bodies that are not those of their headers: other batches under the right hash. It
-    helps blocks to be prepared and never to be decided, so that the others need everyone else.
+    helps blocks to be prepared but never to be decided, and tells nobody what it has decided
+    itself, so that the others need each other.
     """
 
     def outgoing(self, host: "Host", peer: str, message: Message) -> list[bytes]:
-        """Spoil half of its proposals, and keep its COMMITs to itself."""
+        """Spoil half of its proposals; keep its COMMITs and its head to itself."""
+        if isinstance(message, Head):
+            return []
         if isinstance(message, Consensus):
             signed = message.signed
             if isinstance(signed.message, Commit):
@@ -356,10 +359,10 @@ class Spoiler(Behaviour):
         return [encode(message)]
 
     def answer(self, host: "Host", request: Request, response: Response) -> bytes | None:
-        """Spoil blocks that are asked for."""
+        """Spoil undecided blocks that are asked for; have no decided ones."""
         if isinstance(response, BlockFound) and response.block is not None:
             return encode(BlockFound(self._spoil(response.block)))
-        return encode(response)
+        return None if isinstance(response, BlocksFound) else encode(response)
 
     def _spoil(self, block: Block) -> Block:
         ids = tuple(self.chance.randbytes(32) for _ in range(self.chance.randint(0, 2)))
