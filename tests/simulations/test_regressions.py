@@ -1,0 +1,57 @@
+"""Runs that once failed, each named after what was wrong."""
+
+from dataclasses import replace
+
+import pytest
+
+from simulations import faults
+from simulations.campaign import Verdict, run_scenario
+from simulations.scenario import Byzantine, Scenario, Shape, draw
+
+
+def calm(seed: int, shape: Shape, *liars: Byzantine) -> Scenario:
+    """A run of this shape without faults, but with these liars."""
+    return replace(draw(seed, kinds=(), byzantine=()), shape=shape, byzantine=liars)
+
+
+def check(scenario: Scenario) -> None:
+    report = run_scenario(scenario)
+    assert report.verdict is Verdict.PASSED, report.reason
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_a_false_payload_under_the_right_hash_does_not_stick(seed: int) -> None:
+    """A candidate kept the first body that came, and its voter could never commit the block."""
+    check(calm(seed, Shape(4, 0, 0, "per_class"), Byzantine("recorder-2", "spoiler")))
+
+
+@pytest.mark.parametrize("seed", [16, 63])
+def test_what_can_no_longer_run_is_no_reason_to_change_views(seed: int) -> None:
+    """Voters with a batch that no block could list changed views without end."""
+    kinds = (faults.Mute, faults.Partition, faults.ClockJump)
+    scenario = draw(seed, kinds=kinds, byzantine=())
+    settings = {**scenario.settings, "heartbeat_ms": 0}
+    check(replace(scenario, settings=settings))
+
+
+@pytest.mark.parametrize("cap_ms", [200, 700])
+def test_a_ledger_of_little_patience_starts(cap_ms: int) -> None:
+    """Genesis may cap views below the patience that a replica begins with."""
+    scenario = calm(4, Shape(4, 1, 1, "per_class"))
+    settings = {
+        **scenario.settings,
+        "view_timeout_ms_min": cap_ms // 2,
+        "view_timeout_ms_max": cap_ms,
+        "resend_ms": 100,
+    }
+    calm_network = replace(scenario.storm, delay_ms_mean=2, delay_ms_max=10, loss=0.0)
+    check(
+        replace(
+            scenario,
+            settings=settings,
+            storm=calm_network,
+            calm=calm_network,
+            disk_ms_max=2,
+            skew_ms_max=0,
+        )
+    )
