@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -111,8 +112,11 @@ def _fail(error: Exception, as_json: bool) -> ExitCode:
     try:
         return fail(error, as_json)
     except Exception:  # noqa: BLE001 - a fault of ours is shown in full
-        traceback.print_exc()
-        click.echo("medpact failed by a fault of its own; please report the lines above.", err=True)
+        with suppress(OSError):
+            traceback.print_exc()
+            click.echo(
+                "medpact failed by a fault of its own; please report the lines above.", err=True
+            )
         return ExitCode.BUG
 
 

@@ -14,14 +14,12 @@ from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
-from node.home import Home, StartError, printable, reason
+from node.home import Home, StartError, printable, read_file, reason
 from node.rpc_access import TOKENS_MAX, NamedToken
 from primitives.codec import INSTITUTION_ID_PATTERN
 from primitives.institution import InstitutionError, parse_address
-from primitives.keys import is_public_key
 
 CONFIG_BYTES_MAX = 1024 * 1024
-BOOTSTRAP_PEERS_MAX = 16
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -30,15 +28,6 @@ LogFormat = Literal["json", "text"]
 
 class ConfigError(StartError):
     """A setting that cannot be used: one sentence with the file, the key and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class BootstrapPeer:
-    """A node that is not (or no longer) in the committee we know, allowed for sync only."""
-
-    key: bytes
-    host: str
-    port: int
 
 
 class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,7 +51,6 @@ class Config:
     """Where to listen, "host:port"; None for the address in the genesis file."""
     genesis_file: Path
     key_file: Path
-    bootstrap_peers: tuple[BootstrapPeer, ...]
     rpc_socket: Path
     rpc_tcp: tuple[str, int] | None
     """Loopback host and port of the RPC over TCP, or None where it is off."""
@@ -89,7 +77,6 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: str | None = None
     genesis: str = "genesis.toml"
     key_file: str = "node.key"
-    bootstrap_peers: Annotated[list[str], msgspec.Meta(max_length=BOOTSTRAP_PEERS_MAX)] = []
     rpc: _Rpc = _Rpc()
     log: _Log = _Log()
     network: NetworkConfig = NetworkConfig()
@@ -136,8 +123,7 @@ def load_config(home: Path) -> Config:
 
 def _read(path: Path, name: str) -> bytes:
     try:
-        with path.open("rb") as f:
-            raw = f.read(CONFIG_BYTES_MAX + 1)
+        raw = read_file(path, CONFIG_BYTES_MAX + 1)
     except FileNotFoundError as error:
         raise ConfigError(
             f"{name} does not exist; is {printable(path.parent)} the home of a node? Make a trial "
@@ -207,7 +193,6 @@ def _resolve(settings: _File, home: Home, name: str) -> Config:
         listen=settings.listen,
         genesis_file=_path(settings.genesis, home, "genesis", name),
         key_file=_path(settings.key_file, home, "key_file", name),
-        bootstrap_peers=tuple(_peer(text, name) for text in settings.bootstrap_peers),
         rpc_socket=_path(settings.rpc.socket, home, "rpc.socket", name),
         rpc_tcp=None if settings.rpc.tcp is None else _loopback(settings.rpc.tcp, name),
         rpc_tokens=settings.rpc.tokens,
@@ -240,17 +225,3 @@ def _loopback(text: str, name: str) -> tuple[str, int]:
             "use 127.0.0.1:PORT and put a reverse proxy in front for remote apps."
         )
     return host, port
-
-
-def _peer(text: str, name: str) -> BootstrapPeer:
-    key, separator, address = text.partition("@")
-    try:
-        raw = bytes.fromhex(key)
-    except ValueError:
-        raw = b""
-    if not separator or not is_public_key(raw):
-        raise ConfigError(
-            f"{name}: the key 'bootstrap_peers' holds {text[:80]!a}; write each peer as "
-            "PUBLIC_KEY_IN_HEX@HOST:PORT."
-        )
-    return BootstrapPeer(raw, *_address(address, "bootstrap_peers", name))

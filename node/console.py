@@ -10,13 +10,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
 import click
 
-from node.home import StartError
+from node.home import StartError, reason
 
 F = TypeVar("F", bound=Callable[..., Any])
 Document = Mapping[str, Any]
@@ -45,6 +45,8 @@ class ExitCode(enum.IntEnum):
     BUG = 70
     """The program itself failed (EX_SOFTWARE of sysexits.h)."""
     INTERRUPTED = 130
+    PIPE = 141
+    """Whoever read the output has gone; what shells report for a program ended by SIGPIPE."""
 
 
 class CommandError(Exception):
@@ -125,11 +127,30 @@ def home_path() -> Path:
 
 
 def emit(document: Document, text: Callable[[], None]) -> None:
-    """Print a result: the document with --json, else whatever `text` prints."""
-    if wants_json():
-        click.echo(json.dumps(document, indent=2))
-    else:
-        text()
+    """Print a result: the document with --json, else whatever `text` prints.
+
+    Raises CommandError if it cannot be written; ends the command if nobody reads it any more.
+    """
+    try:
+        if wants_json():
+            click.echo(json.dumps(document, indent=2))
+        else:
+            text()
+    except BrokenPipeError:
+        _drop_output()
+        leave(ExitCode.PIPE)
+    except OSError as error:
+        _drop_output()
+        raise CommandError(
+            f"The result cannot be written to standard output: {reason(error)}.", ExitCode.FILE
+        ) from error
+
+
+def _drop_output() -> None:
+    """Send what is left of standard output nowhere: at the end it would fail once more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def emit_fields(document: Document, fields: Sequence[tuple[str, object]]) -> None:
@@ -161,7 +182,9 @@ def emit_table(document: Document, heads: Sequence[str], rows: Sequence[Sequence
         # A pipe has no width: never break a line there.
         if not console.is_terminal:
             console = Console(width=_PIPE_COLUMNS)
-        console.print(grid)
+        with console.capture() as drawn:
+            console.print(grid)
+        click.echo(drawn.get(), nl=False)
 
     emit(document, table)
 
@@ -174,15 +197,19 @@ def counted(number: int, noun: str) -> str:
 def note(message: str) -> None:
     """Say something on the way, on standard error; nothing with --json."""
     if not wants_json():
-        click.echo(message, err=True)
+        _say(message)
 
 
 def warn(message: str) -> None:
     """Say on standard error what the user should know; nothing with --json."""
     if not wants_json():
-        click.echo(
-            click.style("Warning: ", fg="yellow", bold=True) + message, err=True, color=_colour()
-        )
+        _say(click.style("Warning: ", fg="yellow", bold=True) + message)
+
+
+def _say(message: str) -> None:
+    # A message that nobody can read is no reason to fail.
+    with suppress(OSError):
+        click.echo(message, err=True, color=_colour())
 
 
 @contextmanager
@@ -237,7 +264,7 @@ def fail(error: Exception, as_json: bool) -> ExitCode:
         case StartError():
             message, code, details = str(error), ExitCode.START, {}
         case click.exceptions.NoArgsIsHelpError():
-            click.echo(error.format_message(), err=True)
+            _say(error.format_message())
             return ExitCode.USAGE
         case click.UsageError():
             message, code, details = _usage(error, as_json), ExitCode.USAGE, {}
@@ -247,9 +274,9 @@ def fail(error: Exception, as_json: bool) -> ExitCode:
             raise error
     if as_json:
         body = {"message": message, "exit_code": int(code), "code": code.name.lower(), **details}
-        click.echo(json.dumps({"error": body}, indent=2), err=True)
+        _say(json.dumps({"error": body}, indent=2))
     else:
-        click.echo(click.style("Error: ", fg="red", bold=True) + message, err=True, color=_colour())
+        _say(click.style("Error: ", fg="red", bold=True) + message)
     return code
 
 

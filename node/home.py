@@ -1,17 +1,22 @@
 """A node's home directory: where everything lies, and the lock that keeps a second daemon out."""
 
+import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 LOCK_WAIT_MS_MAX = 300
 """How long a start waits for the lock: a look at it (`running_pid`) holds it for microseconds."""
 _LOCK_RETRY_MS = 20
 _PID_BYTES_MAX = 32
+PATH_BYTES_MAX = 480
+"""SQLite opens no file whose whole name, with those that it makes beside it, has over 512 bytes."""
 
 
 class StartError(Exception):
@@ -32,6 +37,19 @@ def reason(error: OSError) -> str:
     """What the operating system says, in lower case and without number or file name."""
     text = error.strerror or str(error)
     return text[:1].lower() + text[1:]
+
+
+def read_file(path: Path, bytes_max: int) -> bytes:
+    """The first `bytes_max` bytes of a regular file; raises OSError."""
+
+    def opened(name: str, flags: int) -> int:
+        # A named pipe would otherwise wait for a writer for ever.
+        return os.open(name, flags | os.O_NONBLOCK)
+
+    with FileIO(path, opener=opened) as f:
+        if not stat.S_ISREG(os.fstat(f.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is a device or pipe")
+        return f.read(bytes_max)
 
 
 def create_file(path: Path, content: bytes, mode: int) -> None:
@@ -117,6 +135,15 @@ class Home:
         """How the sidecar of a record is called, wherever it is."""
         return f"{record.hex()}.sidecar"
 
+    def check_length(self) -> None:
+        """Raise HomeError if the path is too long for the ledger in it."""
+        length = len(os.fsencode(self.path.absolute()))
+        if length > PATH_BYTES_MAX:
+            raise HomeError(
+                f"The home {printable(self.path)} has a path of {length} bytes, and the database "
+                f"in it can be reached up to {PATH_BYTES_MAX}; choose a shorter one."
+            )
+
     def create(self) -> None:
         """Make the directory, readable by its owner only; raises HomeError."""
         try:
@@ -135,6 +162,7 @@ class Home:
             )
         if not self.path.is_dir():
             raise HomeError(f"The home {printable(self.path)} is a file, not a directory.")
+        self.check_length()
         if not os.access(self.path, os.R_OK | os.X_OK):
             raise HomeError(
                 f"The home {printable(self.path)} may not be read by this user; "

@@ -1,7 +1,10 @@
 """Structured logs on standard output, JSON lines or plain text: facts, never data or keys."""
 
+import io
 import logging
+import os
 import sys
+from typing import TextIO, cast
 
 import structlog
 
@@ -24,10 +27,38 @@ SENTENCES = {
 """What an operator should read next to an event's name."""
 
 
+class Output(io.TextIOBase):
+    """Lines for a file or pipe. One that cannot be written is dropped: that the disk of the log is
+    full, or its reader gone, must not stop the node.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._torn = False
+
+    def write(self, text: str) -> int:
+        """Write whole lines at once, unbuffered: what is kept back would fail again at the end."""
+        rest = ("\n" * self._torn + text).encode("utf-8", "backslashreplace")
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError:
+            self._torn = True
+        else:
+            self._torn = False
+        return len(text)
+
+
+def _standard_output() -> TextIO:
+    # Where it was closed before we started, its number is another file's by now.
+    return io.StringIO() if sys.stdout is None else cast("TextIO", Output(sys.stdout.fileno()))
+
+
 def configure(level: LogLevel, form: LogFormat) -> None:
     """Send the project's and the libraries' logs to standard output."""
     threshold = getattr(logging, level.upper())
-    logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s", force=True)
+    output = _standard_output()
+    logging.basicConfig(stream=output, level=logging.WARNING, format="%(message)s", force=True)
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if form == "json"
@@ -41,7 +72,7 @@ def configure(level: LogLevel, form: LogFormat) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(output),
         cache_logger_on_first_use=True,
     )
 

@@ -1,8 +1,8 @@
 """What must hold before a node may start or sign: a readable genesis file, and the key it lists."""
 
-from ledger.genesis import Genesis, GenesisError, parse_genesis
+from ledger.genesis import GENESIS_BYTES_MAX, Genesis, GenesisError, parse_genesis
 from node.config import Config
-from node.home import StartError, printable, reason
+from node.home import StartError, printable, read_file, reason
 from primitives.institution import Institution
 from primitives.keys import PrivateKey
 
@@ -11,12 +11,19 @@ def read_genesis(config: Config) -> Genesis:
     """The genesis file that the settings name; raises StartError."""
     name = printable(config.genesis_file)
     try:
-        return parse_genesis(config.genesis_file.read_bytes())
+        raw = read_file(config.genesis_file, GENESIS_BYTES_MAX + 1)
     except OSError as error:
         raise StartError(
             f"The genesis file {name} cannot be read: {reason(error)}; copy the consortium's "
             "genesis file there, byte for byte."
         ) from error
+    if not raw:
+        raise StartError(
+            f"The genesis file {name} is empty; copy the consortium's genesis file there, byte for "
+            "byte."
+        )
+    try:
+        return parse_genesis(raw)
     except GenesisError as error:
         raise StartError(f"The genesis file {name} cannot be used. {error}") from error
 

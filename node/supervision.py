@@ -47,7 +47,8 @@ def launch(home: Home) -> "subprocess.Popen[bytes]":
         log = os.open(home.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     except OSError as error:
         raise HomeError(
-            f"The log {printable(home.log_file)} cannot be written: {reason(error)}."
+            f"The log {printable(home.log_file)} cannot be written: {reason(error)}; free or "
+            "remount the disk, or run the command as the user that owns the home."
         ) from error
     try:
         return subprocess.Popen(
@@ -126,16 +127,29 @@ class Supervisor:
                 return None
         return None
 
-    async def wait_linked(self, stop: asyncio.Event) -> None:
-        """Wait until each node is connected to all others here, or JOIN_WAIT_MS_MAX has passed."""
+    async def wait_linked(self, stop: asyncio.Event) -> str | None:
+        """Wait until each node is connected to all others here, at most JOIN_WAIT_MS_MAX.
+
+        Returns which are not, or None.
+        """
         end = _end(JOIN_WAIT_MS_MAX)
         wanted = len(self.nodes) - 1
-        while time.monotonic() < end and not stop.is_set():
+        lonely: list[str] = []
+        while not stop.is_set():
             statuses = await self._ask_all(self.nodes)
-            linked = [s for s in statuses if s is not None and len(s["peers"]) >= wanted]
-            if len(linked) == len(self.nodes):
-                return
+            counts = [0 if status is None else len(status["peers"]) for status in statuses]
+            pairs = zip(self.nodes, counts, strict=True)
+            lonely = [
+                f"{node.name} ({count} of {wanted})" for node, count in pairs if count < wanted
+            ]
+            if not lonely or time.monotonic() >= end:
+                break
             await _is_set_within(stop, _WATCH_MS)
+        if not lonely or stop.is_set():
+            return None
+        return (
+            f"not every node is connected to all others: {', '.join(lonely)}; their logs say why."
+        )
 
     async def watch(self, stop: asyncio.Event) -> None:
         """Report every node of ours that ends by itself, until `stop` is set."""
@@ -221,7 +235,7 @@ def last_words(home: Home) -> str:
     except OSError:
         return ""
     spoken = [line.strip() for line in lines if line.strip()]
-    return _said(spoken[-1]) if spoken else ""
+    return _said(spoken[-1].removeprefix("Error: ")) if spoken else ""
 
 
 def _said(line: str) -> str:

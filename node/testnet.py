@@ -105,6 +105,8 @@ def _check_room(directory: Path, plan: Plan, members: Sequence[_Member]) -> None
             f"{len(members)} nodes from port {plan.base_port} on would need the port {last}, and "
             f"{PORT_MAX} is the last there is; choose a lower --base-port."
         )
+    for member in members:
+        Home(directory / member.id).check_length()
     try:
         if any(directory.iterdir()):
             raise StartError(

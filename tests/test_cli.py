@@ -154,8 +154,14 @@ def test_start_names_a_missing_and_a_broken_genesis(home: Path) -> None:
     text = genesis.read_text()
     genesis.write_text(text.replace("[ledger]", "[leger]"))
     assert f"The genesis file {genesis} cannot be used. the file" in _start(home)
+    genesis.write_bytes(b"")
+    assert f"The genesis file {genesis} is empty; copy the consortium's" in _start(home)
+    genesis.write_bytes(bytes(2 * 1024 * 1024))
+    assert f"The genesis file {genesis} cannot be used. The genesis file has" in _start(home)
     genesis.unlink()
     assert "cannot be read: no such file or directory; copy the consortium's" in _start(home)
+    genesis.symlink_to("/dev/zero")
+    assert "cannot be read: it is a device or pipe; copy the consortium's" in _start(home)
 
 
 def test_start_wants_the_key_that_genesis_lists(home: Path) -> None:
@@ -353,3 +359,46 @@ def test_a_closed_pipe_is_no_fault() -> None:
     command = f"{sys.executable} {ROOT / 'cli.py'} --help | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, check=True, timeout=60)
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "said"),
+    [
+        ("| true", ExitCode.PIPE, ""),
+        ("> /dev/full", ExitCode.FILE, "The result cannot be written to standard output: no space"),
+        (">&-", ExitCode.OK, ""),
+        ("2> /dev/full", ExitCode.OK, ""),
+    ],
+)
+@pytest.mark.parametrize("json_option", ["", "--json"])
+def test_output_that_cannot_be_written(
+    tmp_path: Path, json_option: str, where: str, code: ExitCode, said: str
+) -> None:
+    command = (
+        f"{sys.executable} {ROOT / 'cli.py'} {json_option} testnet create {tmp_path / 'n'}"
+        f" --recorders 1 {where}; exit ${{PIPESTATUS[0]}}"
+    )
+    shell = ["bash", "-c", command]
+    done = subprocess.run(shell, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "n" / "recorder-1" / "node.key").exists()
+
+
+def test_an_error_that_nobody_can_read_keeps_its_code(tmp_path: Path) -> None:
+    command = f"{sys.executable} {ROOT / 'cli.py'} status --home {tmp_path} 2> /dev/full"
+    done = subprocess.run(["bash", "-c", command], timeout=60, check=False)
+    assert done.returncode == ExitCode.START
+
+
+def test_what_is_to_be_typed_next_is_quoted(tmp_path: Path) -> None:
+    done = run("testnet", "create", tmp_path / "it's $HOME", "--recorders", "1")
+    assert f"medpact testnet up '{tmp_path}/it'\"'\"'s $HOME'" in done.stderr
+
+
+def test_a_directory_too_deep_for_a_database_is_left_alone(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 200) / ("e" * 200) / ("f" * 200)
+    done = run("testnet", "create", deep, "--recorders", "1")
+    assert "choose a shorter one" in error_of(done, ExitCode.START)
+    assert list(tmp_path.iterdir()) == []

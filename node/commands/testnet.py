@@ -1,6 +1,7 @@
 """`medpact testnet`: a whole trial consortium on this machine."""
 
 import asyncio
+import shlex
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,7 +74,7 @@ def create_command(
         "nodes": [{"id": name, "home": path} for name, path in rows],
     }
     emit_table(document, ("node", "home"), rows)
-    note(f"Start the network with: medpact testnet up {printable(directory)}")
+    note(f"Start the network with: medpact testnet up {shlex.quote(printable(directory))}")
 
 
 @testnet.command()
@@ -97,7 +98,9 @@ async def _up(directory: Path, detach: bool) -> None:
         problem = await supervisor.wait_ready(asked_to_stop)
         if problem is not None:
             raise StartError(f"The network did not start. {problem}")
-        await supervisor.wait_linked(asked_to_stop)
+        lonely = await supervisor.wait_linked(asked_to_stop)
+        if lonely is not None:
+            warn(lonely)
         if not asked_to_stop.is_set():
             await _show(directory)
             keep = detach

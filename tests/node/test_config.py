@@ -9,12 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.genesis import parse_genesis
-from node.config import BootstrapPeer, ConfigError, NetworkConfig, load_config
+from node.config import ConfigError, NetworkConfig, load_config
 from node.home import HomeError
 from node.startup import member_of
-from primitives.keys import PrivateKey
-
-KEY = PrivateKey(bytes(32)).public
 
 
 def _write(home: Path, text: str | bytes) -> Path:
@@ -30,18 +27,17 @@ def test_the_shortest_file_gets_the_layout_of_the_home(tmp_path: Path) -> None:
     assert config.genesis_file == config.home.genesis_file
     assert config.key_file == config.home.key_file
     assert config.rpc_socket == config.home.rpc_socket
-    assert (config.listen, config.rpc_tcp, config.bootstrap_peers) == (None, None, ())
+    assert (config.listen, config.rpc_tcp) == (None, None)
     assert (config.log_level, config.log_format) == ("info", "json")
     assert config.network == NetworkConfig()
 
 
 def test_every_key_is_used(tmp_path: Path) -> None:
-    text = f"""
+    text = """
     institution = "clinic-9"
     listen = "0.0.0.0:22001"
     genesis = "/etc/medpact/genesis.toml"
     key_file = "keys/node.key"
-    bootstrap_peers = ["{KEY.hex()}@[2001:db8::1]:7600"]
     [rpc]
     socket = "/run/medpact/rpc.sock"
     tcp = "127.0.0.1:22002"
@@ -55,7 +51,6 @@ def test_every_key_is_used(tmp_path: Path) -> None:
     assert config.listen == "0.0.0.0:22001"
     assert config.genesis_file == Path("/etc/medpact/genesis.toml")
     assert config.key_file == tmp_path / "keys" / "node.key"
-    assert config.bootstrap_peers == (BootstrapPeer(KEY, "2001:db8::1", 7600),)
     assert config.rpc_socket == Path("/run/medpact/rpc.sock")
     assert config.rpc_tcp == ("127.0.0.1", 22002)
     assert (config.log_level, config.log_format) == ("debug", "text")
@@ -81,8 +76,7 @@ def test_every_key_is_used(tmp_path: Path) -> None:
         ('institution = "a"\n[log]\nlevel = "loud"', "must be one of debug, info, warning, error."),
         ('institution = "a"\n[network]\ndial_timeout_ms = -1', "a whole number of at least 100"),
         ('institution = "a"\n[network]\nredial_ms_max = 9999999999999999999', "at most 600000"),
-        ('institution = "a"\nbootstrap_peers = ["b:1"]', "write each peer as PUBLIC_KEY_IN_HEX@"),
-        ('institution = "a"\nbootstrap_peers = [1]', "'bootstrap_peers[0]' has a wrong value"),
+        ('institution = "a"\n[rpc]\ntokens = [1]', "'rpc.tokens[0]' has a wrong value"),
         ('institution = "a', "is not valid TOML: "),
         ('institution = "a"\ninstitution = "b"', "is not valid TOML: "),
         ("x = " + "[" * 100_000, "is not valid TOML"),

@@ -1,15 +1,17 @@
 """The home directory: file names as they are shown, and the lock."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.home import Home, HomeError, printable
+from node.home import PATH_BYTES_MAX, Home, HomeError, printable, read_file
 
 _HOLD = """
 import sys
@@ -83,6 +85,38 @@ def test_create_keeps_others_out_and_refuses_what_exists(tmp_path: Path) -> None
     assert home.path.stat().st_mode & 0o777 == 0o700
     with pytest.raises(HomeError, match="cannot be created: file exists"):
         home.create()
+
+
+def test_a_path_that_the_database_cannot_have_is_said_at_once(tmp_path: Path) -> None:
+    longest = _of_length(tmp_path, PATH_BYTES_MAX)
+    Home(longest).create()
+    Home(longest).check()
+    Home(longest).data.mkdir()
+    with closing(sqlite3.connect(Home(longest).database)) as database:
+        assert database.execute("PRAGMA journal_mode=wal").fetchone() == ("wal",)
+        database.execute("CREATE TABLE t (x)")
+    longer = _of_length(tmp_path, PATH_BYTES_MAX + 1)
+    longer.mkdir(parents=True)
+    with pytest.raises(HomeError, match=r"has a path of 481 bytes.*choose a shorter one"):
+        Home(longer).check()
+
+
+def _of_length(start: Path, length: int) -> Path:
+    while (missing := length - len(os.fsencode(start))) > 200:
+        start /= "d" * 150
+    return start / ("e" * (missing - 1))
+
+
+def test_only_the_beginning_of_a_regular_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"123456")
+    assert read_file(tmp_path / "file", 4) == b"1234"
+    assert read_file(tmp_path / "file", 9) == b"123456"
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(OSError, match="it is a device or pipe"):
+            read_file(path, 4)
+    with pytest.raises(IsADirectoryError):
+        read_file(tmp_path, 4)
 
 
 def test_the_layout() -> None:
