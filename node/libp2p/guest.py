@@ -9,26 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import select
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 
 import outcome
 import trio
-from trio._core import _run
 
-_WAIT_S_MAX = 3600.0
 _Call: TypeAlias = tuple[Callable[..., object], tuple[Any, ...]]
 
 
 class Guest:
-    """The trio run of a loop's thread. There can be but one, so the transports there share it.
-
-    Trio would have a second thread wait for its sockets, and change threads twice per packet. Its
-    epoll is itself a file that the loop can watch; `_wait` does that instead, which saves half the
-    latency.
-    """
+    """The trio run of a loop's thread. There can be but one, so the transports there share it."""
 
     of_loop: ClassVar[dict[asyncio.AbstractEventLoop, Guest]] = {}
 
@@ -38,10 +29,6 @@ class Guest:
         self._ready: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[BaseException | None] = loop.create_future()
         """Completes when the run is over, with the error that ended it."""
-        self._epoll_copy = -1
-        self._resume: Callable[[], object] | None = None
-        self._resuming = False
-        self._timer: asyncio.TimerHandle | None = None
         trio.lowlevel.start_guest_run(
             self._main,
             run_sync_soon_threadsafe=self._call_soon_threadsafe,
@@ -81,58 +68,15 @@ class Guest:
             self._ready.set_result(None)
             await trio.sleep_forever()
 
-    def _done(self, result: outcome.Outcome[None]) -> None:
-        self.of_loop.pop(self._loop)
-        if self._epoll_copy >= 0:
-            self._loop.remove_reader(self._epoll_copy)
-            os.close(self._epoll_copy)
-        self.ended.set_result(result.error if isinstance(result, outcome.Error) else None)
-
     def _call_soon(self, function: Callable[[], object]) -> None:
         self._loop.call_soon(function)
 
     def _call_soon_threadsafe(self, function: Callable[[], object]) -> None:
-        if self._resuming:
-            function()
-        else:
-            self._loop.call_soon_threadsafe(function)
+        self._loop.call_soon_threadsafe(function)
 
-    def _wait(self, epoll: select.epoll, timeout: float, resume: Callable[[], object]) -> None:
-        """Call `resume` when `epoll` has an event or `timeout` seconds have passed."""
-        if self._epoll_copy < 0:
-            # Trio closes its own before it says that it is done.
-            self._epoll_copy = os.dup(epoll.fileno())
-            self._loop.add_reader(self._epoll_copy, self._waited)
-        self._resume = resume
-        self._timer = self._loop.call_later(min(timeout, _WAIT_S_MAX), self._waited)
-
-    def _waited(self) -> None:
-        resume, self._resume = self._resume, None
-        if resume is not None and self._timer is not None:
-            self._timer.cancel()
-            self._resuming = True
-            try:
-                resume()
-            finally:
-                self._resuming = False
-
-
-def _wait_in_loop(
-    get_events: Callable[[], Any], deliver: Callable[[outcome.Outcome[Any]], object]
-) -> None:
-    """In place of trio's start_thread_soon(get_events, deliver) at the end of a tick."""
-    names = dict(zip(get_events.__code__.co_freevars, get_events.__closure__ or (), strict=True))
-    guest = Guest.of_loop[asyncio.get_running_loop()]
-    io_manager = names["self"].cell_contents.runner.io_manager
-    guest._wait(
-        io_manager._epoll,
-        names["timeout"].cell_contents,
-        lambda: deliver(outcome.capture(io_manager.get_events, 0)),
-    )
-
-
-# Trio has no hook for this; tests/node/test_libp2p.py notices if it has changed.
-setattr(_run, "start_thread_soon", _wait_in_loop)  # noqa: B010
+    def _done(self, result: outcome.Outcome[None]) -> None:
+        self.of_loop.pop(self._loop)
+        self.ended.set_result(result.error if isinstance(result, outcome.Error) else None)
 
 
 class Crossing:

@@ -1,7 +1,7 @@
 """py-libp2p 0.8.1, made safe to expose: the parts that the transport is built from.
 
 The library's defaults are not ours. Each of these was reproduced or read in its source; look again
-when its version moves (docs/adr/ holds the list):
+when its version moves (docs/adr/0006-network-on-py-libp2p.md):
 
 * It accepts plaintext and more besides Noise: nothing else is offered here, and the key that the
   other end proves must be a member's, within the handshake.

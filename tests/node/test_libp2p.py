@@ -448,18 +448,6 @@ async def test_the_death_of_the_network_layer_is_reported() -> None:
     await transport.stop()
 
 
-async def test_trio_waits_in_the_loop_and_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with nodes(A, B) as (a, b):
-        threads: list[object] = []
-        in_a_thread = "trio._core._thread_cache.ThreadCache.start_thread_soon"
-        monkeypatch.setattr(in_a_thread, threads.append)
-        for number in range(100):
-            b.heard.messages.clear()
-            a.transport.send(B, b"%d" % number)
-            await b.heard.until(lambda heard: bool(heard.messages))
-        assert threads == []
-
-
 _CTRL_C = """
 import asyncio, sys, uvloop
 from tests.node.network_support import Node, member, key_of
