@@ -2,18 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from consensus.certificates import CertificateError, check_view_change
 from consensus.committee import Committee
-from consensus.events import (
-    Accuse,
-    Broadcast,
-    Decide,
-    Effect,
-    Fetch,
-    Persist,
-    WantBlock,
-)
+from consensus.events import Accuse, Decide, Effect, Fetch, Persist, WantBlock
 from consensus.intake import Intake
 from consensus.messages import (
     Certificate,
@@ -26,26 +19,16 @@ from consensus.messages import (
     PrePrepare,
     Signed,
     ViewChange,
-    sign,
 )
 from consensus.pacing import Pacing
 from consensus.promises import Promises
 from consensus.tally import Tally
 from consensus.view_change import ProposalError, check_proposal, justify
+from consensus.voice import Identity, Voice
 from primitives.block import Block, BlockHeader
-from primitives.keys import PrivateKey
 
 BLOCKS_KEPT_MAX = 4
 """Checked blocks of one height kept in memory; an older one would be fetched again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who signs, and for which chain."""
-
-    chain_id: bytes
-    id: str
-    key: PrivateKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +72,7 @@ class HeightState:
         self._intake = intake
         self._effects = effects
         self._promises = Promises(self.height, recorded)
+        self._voice = Voice(identity, self._promises, intake, effects)
         self._tally = Tally(self.height, committee)
         self._checked: dict[bytes, Block] = {}
         pacing.sleep()
@@ -111,7 +95,6 @@ class HeightState:
             elif message.view == self.view:
                 self._proposal = _Proposal(signed, message.block, fresh=False)
         self._pacing.wake(now)
-        self._time_view(now)
 
     # ---- views and clocks --------------------------------------------------------------------
 
@@ -129,6 +112,10 @@ class HeightState:
         """Give up all views below `view`. OSDI'99 section 4.4: VIEW-CHANGE."""
         self._enter(view)
         self._sign(ViewChange(self.height, view, self._promises.prepared), now)
+
+    @property
+    def _is_primary(self) -> bool:
+        return self.committee.primary(self.height, self.view) == self._identity.id
 
     @property
     def _is_followed(self) -> bool:
@@ -151,10 +138,10 @@ class HeightState:
         self._wake(now)
 
     def suspect(self, now: int) -> None:
-        """Leave the current view before its time is over (docs/ARCHITECTURE.md section 5)."""
+        """Leave another's view before its time is over (docs/ARCHITECTURE.md section 5)."""
         self._wake(now)
         self._time_view(now)
-        if self._pacing.timed:
+        if self._pacing.timed and not self._is_primary:
             self._leave(self.view + 1, now)
 
     def expire(self, now: int) -> None:
@@ -162,20 +149,13 @@ class HeightState:
         if self._pacing.view_over(now):
             self._leave(self.view + 1, now)
         elif self._pacing.resend_due(now):
-            self._effects += [Broadcast(signed) for signed in self.latest_messages()]
+            self._voice.repeat(self.view)
             self._fetching.clear()
             self._pacing.postpone_resend(now)
 
     def latest_messages(self) -> list[Signed]:
-        """Our messages that still matter: those of the current view, and our latest COMMIT."""
-        latest = self._promises.latest
-        order = (Phase.VIEW_CHANGE, Phase.PRE_PREPARE, Phase.PREPARE, Phase.COMMIT)
-        return [
-            latest[phase]
-            for phase in order
-            if phase in latest
-            and (phase is Phase.COMMIT or latest[phase].message.view == self.view)
-        ]
+        """Our messages that a voter which has just connected may have missed."""
+        return self._voice.repeated(self.view)
 
     # ---- what peers send ---------------------------------------------------------------------
 
@@ -183,11 +163,7 @@ class HeightState:
         self, signed: Signed, message: Prepare | Commit | ViewChange, now: int
     ) -> None:
         """OSDI'99 sections 4.2 and 4.4: log a PREPARE, COMMIT or VIEW-CHANGE that is genuine."""
-        # A COMMIT counts in whichever view: a quorum of them decides even if we left that view.
-        # Nobody needs to ask for view 0, where all start.
-        first_views = {Commit: 0, Prepare: self.view, ViewChange: max(self.view, 1)}
-        old = message.view < first_views[type(message)]
-        refusal = "old_view" if old else self._tally.refusal(signed.signer, message)
+        refusal = self._vote_refusal(signed.signer, message)
         if refusal is not None:
             self._intake.drop(refusal)
             return
@@ -206,6 +182,21 @@ class HeightState:
         if self._tally.shared:
             self._wake(now)
 
+    def _vote_refusal(self, signer: str, message: Prepare | Commit | ViewChange) -> str | None:
+        """Why a vote needs no look at its signature; None if it does."""
+        match message:
+            case Prepare():
+                old = message.view < self.view
+            case Commit():
+                # A quorum of them decides even if we left that view.
+                old = False
+            case ViewChange():
+                # Nobody needs to ask for view 0, where all start.
+                old = message.view < max(self.view, 1)
+            case _:
+                assert_never(message)
+        return "old_view" if old else self._tally.refusal(signer, message)
+
     def receive_proposal(self, signed: Signed, message: PrePrepare, now: int) -> None:
         """OSDI'99 sections 4.2 (accept a PRE-PREPARE) and 4.4 (accept a NEW-VIEW)."""
         refusal = self._proposal_refusal(signed, message)
@@ -220,8 +211,9 @@ class HeightState:
             self._effects.append(Accuse(self._proposal.signed, signed))
             return
         try:
+            chain_id, signatures = self._identity.chain_id, self._intake.signatures
             claim = check_proposal(
-                message, signed.signer, self._head, self.committee, self._intake.signatures
+                message, signed.signer, chain_id, self._head, self.committee, signatures
             )
         except (CertificateError, ProposalError):
             self._intake.drop("bad_proposal")
@@ -247,9 +239,8 @@ class HeightState:
     # ---- what the node answers ---------------------------------------------------------------
 
     def take_fetched(self, block: Block) -> None:
-        """A block is complete here and valid, unless the answer is late and of another head."""
-        if block.header.parent_hash == self._head_hash:
-            self._keep_checked(block)
+        """A block is complete here and valid; if it is of another head, nobody asks for it now."""
+        self._keep_checked(block)
 
     def take_proposed(self, block: Block, now: int) -> None:
         """OSDI'99 section 4.2: the primary multicasts its PRE-PREPARE. Raises ValueError."""
@@ -296,7 +287,7 @@ class HeightState:
     def _propose(self, now: int) -> None:
         """OSDI'99 sections 4.2 and 4.4: the primary's fresh block, or the one it must repeat."""
         if (
-            self.committee.primary(self.height, self.view) != self._identity.id
+            not self._is_primary
             or self._promises.view(Phase.PRE_PREPARE) == self.view
             or not self._pacing.awake
         ):
@@ -329,8 +320,8 @@ class HeightState:
         block = self._checked.get(block_hash)
         if block is not None:
             self._sign(Prepare(self.height, self.view, block_hash), now, block=block)
-        elif self._tally.prepared is None or self._tally.prepared.block_hash != block_hash:
-            # Once a quorum vouches for the hash, the rules below ask that quorum instead.
+        elif not self._is_prepared(block_hash):
+            # Once a quorum vouches for the hash, the next rule asks that quorum instead.
             self._fetch(block_hash, proposal.block, proposal.fresh, (proposal.signed.signer,))
 
     def _commit(self, now: int) -> None:
@@ -366,6 +357,15 @@ class HeightState:
 
     # ---- what the rules share ----------------------------------------------------------------
 
+    def _is_prepared(self, block_hash: bytes) -> bool:
+        """Whether a quorum prepared this block in our view or above it."""
+        prepared = self._tally.prepared
+        return (
+            prepared is not None
+            and prepared.view >= self.view
+            and prepared.block_hash == block_hash
+        )
+
     def _get_certified(self, certificate: Certificate) -> Block | None:
         """The checked block of a certificate; if it is not here, its signers are asked for it."""
         block_hash = certificate.block_hash
@@ -393,12 +393,8 @@ class HeightState:
         prepared: Certificate | None = None,
         block: Block | None = None,
     ) -> Signed:
-        """Promise, send, and count our own vote. Raises PromiseError before any of it."""
-        signed = sign(self._identity.chain_id, self._identity.id, self._identity.key, message)
-        persist = Persist(signed, prepared, block)
-        self._promises.keep(persist)
-        self._intake.remember_own(signed)
-        self._effects += [persist, Broadcast(signed)]
+        """Say it, and count our own vote like any other."""
+        signed = self._voice.say(message, prepared, block)
         if not isinstance(message, PrePrepare):
             self._tally.add(signed)
         self._pacing.postpone_resend(now)

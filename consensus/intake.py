@@ -14,12 +14,14 @@ from consensus.messages import Phase, PrePrepare, Signed, phase_of, signing_dige
 class Intake:
     """The gate of one replica. Reasons of `drop` are constants, so `counters` is bounded too."""
 
-    def __init__(self, chain_id: bytes, id: str, committee: Committee, resend_ms: int) -> None:
+    def __init__(
+        self, chain_id: bytes, id: str, committee: Committee, resend_ms: int, now: int
+    ) -> None:
         self._chain_id = chain_id
         self._id = id
         self._committee = committee
         self._resend_ms = resend_ms
-        self._height_since = 0
+        self._height_since = now
         self._held: dict[tuple[str, Phase], Signed] = {}
         self._served_at: dict[str, int] = {}
         self.signatures = SignatureCache()
@@ -30,9 +32,7 @@ class Intake:
         """Go on to a new height; return the messages held for the one after the last."""
         self._committee = committee
         self._height_since = now
-        self._served_at = {
-            name: at for name, at in self._served_at.items() if name in committee.by_id
-        }
+        self._served_at.clear()
         held, self._held = list(self._held.values()), {}
         return held
 

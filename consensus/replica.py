@@ -7,7 +7,7 @@ nothing else happens: no clock is read, nothing is sent, stored or drawn at rand
 This file goes from height to height and takes in events; height.py holds the rules below. What must
 not be got wrong twice has one file each: certificates.py (sets of signatures), tally.py (counting),
 promises.py (never contradict oneself), view_change.py (what a new view may propose), pacing.py
-(patience), intake.py (whose message, and of which height).
+(patience), intake.py (whose message, and of which height), voice.py (durable before it is sent).
 
 States of one height
 --------------------
@@ -62,11 +62,12 @@ from consensus.events import (
     Send,
     Suspect,
 )
-from consensus.height import HeightState, Identity
+from consensus.height import HeightState
 from consensus.intake import Intake
 from consensus.messages import PrePrepare, Signed
 from consensus.pacing import Pacing
 from consensus.settings import ConsensusSettings
+from consensus.voice import Identity
 from primitives.block import BlockHeader
 from primitives.keys import PrivateKey
 
@@ -90,11 +91,10 @@ class Replica:
         Raises PromiseError if the promises are not of that height or contradict each other.
         """
         self._identity = Identity(chain_id, id, key)
-        self._intake = Intake(chain_id, id, committee, settings.resend_ms)
+        self._intake = Intake(chain_id, id, committee, settings.resend_ms, now)
         self._pacing = Pacing(settings)
         self._effects: list[Effect] = []
         self._state = self._start_height(head, committee, promises)
-        self._intake.start_height(committee, now)
         self._state.restore(now)
 
     @property

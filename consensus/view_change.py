@@ -52,6 +52,7 @@ def justify(
 def check_proposal(
     message: PrePrepare,
     primary: str,
+    chain_id: bytes,
     head: BlockHeader,
     committee: Committee,
     signatures: SignatureCache,
@@ -63,7 +64,7 @@ def check_proposal(
     CertificateError for the justification, ProposalError for the rest.
     """
     header = message.block.header
-    if header.chain_id != head.chain_id:
+    if header.chain_id != chain_id:
         raise ProposalError("the block is of another chain")
     if header.height != message.height or header.parent_hash != head.hash():
         raise ProposalError("the block does not extend our head")
@@ -73,7 +74,7 @@ def check_proposal(
             message.justification,
             message.height,
             message.view,
-            head.chain_id,
+            chain_id,
             committee,
             signatures,
         )

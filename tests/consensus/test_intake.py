@@ -18,7 +18,6 @@ from tests.consensus.support import (
 COMMITTEE = make_committee(4)
 ONE = make_block(genesis(COMMITTEE), "r1")
 TWO = make_block(ONE.header, "r2")
-THREE = make_block(TWO.header, "r3")
 
 
 def at_height_2() -> Stage:
@@ -85,16 +84,17 @@ def test_the_genesis_was_never_decided() -> None:
     assert stage.hear(("r2", Commit(0, 0, ONE.hash))) == []
 
 
-def test_a_voter_that_left_the_committee_is_forgotten() -> None:
-    stage = at_height_2()
+def test_every_height_begins_without_service() -> None:
+    stage = Stage("r0", COMMITTEE, head=ONE.header)
+    late: tuple[str, Message] = ("r3", Commit(1, 0, ONE.hash))
+    assert stage.hear(late) == [], "just started"
     stage.wait(stage.settings.resend_ms)
-    stage.hear(("r3", Commit(1, 0, ONE.hash)))
-    stage.committee = make_committee(3)
+    assert stage.hear(late) == [Serve("r3", 1)]
     stage.advance(TWO)
-    stage.committee = COMMITTEE
-    stage.advance(THREE)
+    assert stage.hear(late) == []
+    assert stage.replica._intake._served_at == {}, "voters may leave with a height"
     stage.wait(stage.settings.resend_ms)
-    assert stage.hear(("r3", Commit(1, 0, ONE.hash))) == [Serve("r3", 1)]
+    assert stage.hear(late) == [Serve("r3", 1)]
 
 
 # ---- the next height -----------------------------------------------------------------------------

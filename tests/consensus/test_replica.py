@@ -189,6 +189,14 @@ def test_late_and_foreign_answers_are_ignored() -> None:
     assert said(stage.step(Fetched(NEXT))) == [Prepare(2, 0, NEXT.hash)]
 
 
+def test_a_block_that_comes_after_the_decision_is_not_proposed() -> None:
+    stage = Stage("r1")
+    assert stage.step(Pending()) == [WantBlock(1, 0)]
+    stage.hear_all(["r0", "r2", "r3"], Commit(1, 3, OTHER.hash))
+    assert [type(effect) for effect in stage.step(Fetched(OTHER))] == [Decide]
+    assert stage.step(Proposed(BLOCK)) == []
+
+
 @pytest.mark.parametrize(
     "block",
     [
@@ -315,6 +323,12 @@ def test_a_suspect_is_left_at_once_but_nobody_runs_ahead() -> None:
     assert said(stage.step(Suspect())) == [ViewChange(1, 2, None)]
 
 
+def test_nobody_suspects_itself() -> None:
+    stage = Stage("r1")
+    assert stage.step(Suspect()) == [WantBlock(1, 0)]
+    assert stage.replica.view == 0
+
+
 def test_latest_messages_are_sent_again_as_the_stored_bytes() -> None:
     stage = Stage("r0", settings=ConsensusSettings(resend_ms=600))
     stage.accept(BLOCK)
@@ -361,6 +375,18 @@ def test_patience_follows_measured_commits() -> None:
     stage.step(Pending())
     assert said(stage.wait(499)) == []
     assert said(stage.wait(1)) == [ViewChange(2, 1, None)]
+
+
+def test_a_decision_of_a_view_that_was_left_teaches_no_patience() -> None:
+    stage = Stage("r0")
+    stage.accept(BLOCK)
+    stage.wait(stage.settings.view_timeout_ms_initial)
+    stage.hear_all(["r1", "r3"], ViewChange(1, 1, None))
+    stage.now += 1
+    stage.hear_all(["r1", "r2", "r3"], COMMIT)
+    stage.advance(BLOCK)
+    stage.step(Pending())
+    assert said(stage.wait(stage.settings.view_timeout_ms_initial - 1)) == []
 
 
 # ---- new views, OSDI'99 section 4.4 --------------------------------------------------------------
@@ -420,6 +446,14 @@ def test_a_voter_follows_a_justified_proposal_into_its_view() -> None:
     assert stage.dropped("old_view") == 2
 
 
+def test_the_clock_of_a_block_that_was_prepared_is_not_checked_again() -> None:
+    stage = Stage("r0")
+    certificate = certify(Phase.PREPARE, ["r1", "r2", "r3"], BLOCK)
+    claims = view_changes(COMMITTEE, 1, 1, {"r1": certificate, "r2": None, "r3": None})
+    effects = stage.hear(("r2", proposal(BLOCK, 1, claims)))
+    assert effects == [Fetch(BLOCK.hash, BLOCK, False, ("r2",))]
+
+
 def test_a_quorum_of_prepares_leads_into_its_view() -> None:
     stage = Stage("r0")
     stage.hear_all(["r1", "r2", "r3"], Prepare(1, 6, BLOCK.hash))
@@ -446,6 +480,24 @@ def test_after_a_view_change_nothing_is_signed_in_a_view_left() -> None:
     assert [type(effect) for effect in decided] == [Decide], "without a COMMIT of our own"
 
 
+def test_a_block_prepared_in_a_view_that_was_left_is_still_fetched_for_the_next() -> None:
+    stage = Stage("r0")
+    stage.hear_all(["r1", "r2", "r3"], PREPARE)
+    certificate = certify(Phase.PREPARE, ["r1", "r2", "r3"], BLOCK)
+    claims = view_changes(COMMITTEE, 1, 1, {"r1": certificate, "r2": None, "r3": None})
+    effects = stage.hear(("r2", proposal(BLOCK, 1, claims)))
+    assert effects == [Fetch(BLOCK.hash, BLOCK, False, ("r2",))]
+    assert said(stage.step(Fetched(BLOCK))) == [Prepare(1, 1, BLOCK.hash)]
+
+
+def test_what_was_prepared_in_a_view_that_was_left_is_not_committed() -> None:
+    stage = Stage("r0")
+    stage.hear_all(["r1", "r2", "r3"], PREPARE)
+    stage.wait(stage.settings.view_timeout_ms_initial)
+    assert stage.step(Fetched(BLOCK)) == []
+    assert said(stage.recorded) == [ViewChange(1, 1, None)]
+
+
 def test_a_view_change_carries_the_latest_prepared_certificate() -> None:
     stage = Stage("r0")
     stage.accept(BLOCK)
@@ -462,13 +514,16 @@ def test_a_view_change_carries_the_latest_prepared_certificate() -> None:
 
 
 def test_advancing_jumps_and_never_goes_back() -> None:
-    stage = Stage("r0")
+    stage = Stage("r1")
     third = make_block(NEXT.header, "r3")
     assert stage.advance(BLOCK, NEXT, third) == []
     assert (stage.replica.height, stage.replica.view) == (4, 0)
-    assert stage.step(Advanced(BLOCK.header, COMMITTEE)) == []
-    assert stage.step(Advanced(third.header, COMMITTEE)) == []
-    assert stage.replica.height == 4
+    stage.accept(make_block(third.header, "r0"))
+    promised = stage.replica.greet("r1")
+    for again in (BLOCK, third):
+        assert stage.step(Advanced(again.header, COMMITTEE)) == []
+        assert stage.replica.height == 4
+        assert stage.replica.greet("r1") == promised, "nothing promised is forgotten"
 
 
 def test_a_synced_height_ends_the_clocks_of_the_old_one() -> None:

@@ -231,6 +231,18 @@ def test_a_forgotten_vote_no_longer_counts() -> None:
     assert prepared_by(tally) == ["a0", "a1", "r1", "r2", "r3"]
 
 
+def test_a_class_that_lost_a_vote_is_short_again() -> None:
+    tally = new()
+    for name in ("a0", "r0", "r1", "r2"):
+        offer(tally, name, Prepare(1, 0, BLOCK.hash))
+    for view in range(1, VIEWS_KEPT_MAX + 1):
+        offer(tally, "r0", Prepare(1, view, BLOCK.hash))
+    offer(tally, "a1", Prepare(1, 0, BLOCK.hash))
+    assert prepared_by(tally) is None
+    offer(tally, "r3", Prepare(1, 0, BLOCK.hash))
+    assert prepared_by(tally) == ["a0", "a1", "r1", "r2", "r3"]
+
+
 def test_a_quorum_that_was_whole_can_be_whole_again() -> None:
     tally = new()
     for name in QUORUM:
@@ -287,6 +299,13 @@ def test_hiding_a_commit_from_a_view_change_is_a_contradiction(
     for message in messages[::order]:
         assert offer(tally, "r0", message) is None
     assert tally.take_contradictions() == [(unsigned("r0", commit), unsigned("r0", ask))]
+
+
+def test_one_proof_against_a_voter_and_phase_is_enough() -> None:
+    tally = new()
+    for message in (Commit(1, 2, BLOCK.hash), ViewChange(1, 4, None), ViewChange(1, 5, None)):
+        assert offer(tally, "r0", message) is None
+    assert len(tally.take_contradictions()) == 1
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -28,7 +28,7 @@ CLAIMED = view_changes(COMMITTEE, 1, 1, dict.fromkeys(QUORUM) | {"r0": PREPARED}
 
 
 def check(message: PrePrepare, primary: str) -> PreparedClaim | None:
-    return check_proposal(message, primary, HEAD, COMMITTEE, SignatureCache())
+    return check_proposal(message, primary, CHAIN, HEAD, COMMITTEE, SignatureCache())
 
 
 def test_view_0_proposes_a_fresh_block_without_justification() -> None:
@@ -86,6 +86,9 @@ def test_the_block_extends_our_head_on_our_chain() -> None:
         check(proposal(make_block(HEAD, "r1", chain_id=b"x" * 32)), "r1")
     with pytest.raises(ProposalError, match="extend our head"):
         check(proposal(make_block(msgspec.structs.replace(HEAD, time_ms=9), "r1")), "r1")
+    higher = Block(msgspec.structs.replace(BLOCK.header, height=2), b"")
+    with pytest.raises(ProposalError, match="extend our head"):
+        check(PrePrepare(1, 0, higher, None), "r1")
     above = make_block(BLOCK.header, "r1")
     with pytest.raises(ProposalError, match="extend our head"):
         check(PrePrepare(1, 0, above, None), "r1")
