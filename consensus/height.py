@@ -249,10 +249,9 @@ class HeightState:
         if late or self.decided or self._promises.view(Phase.PRE_PREPARE) == self.view:
             return
         wanted = (self.height, self.view, self._identity.id, self._head_hash)
-        if (header.height, header.view, header.proposer, header.parent_hash) != wanted:
+        given = (header.height, header.view, header.proposer, header.parent_hash)
+        if given != wanted or not self._block_wanted:
             raise ValueError("a block was proposed that no WantBlock asked for")
-        if not self._block_wanted:
-            raise ValueError("a block was proposed although no WantBlock asked for one")
         self._send_proposal(block, now)
 
     def _keep_checked(self, block: Block) -> None:
