@@ -113,6 +113,8 @@ class Node:
             return []
         if isinstance(event, Advanced):
             self.deciding = False
+            if self.transactions:
+                self.world.answer(self, Pending())
         effects = self.replica.step(event, self.world.now)
         self.perform(effects)
         return effects
@@ -155,8 +157,6 @@ class Node:
         self.transactions.pop(decision.block.payload, None)
         self.deciding = True
         self.world.answer(self, Advanced(self.head, self.committee))
-        if self.transactions:
-            self.world.answer(self, Pending())
         return True
 
     def find(self, block_hash: bytes) -> Block | None:
