@@ -25,7 +25,8 @@ from node.rpc import RpcServer, RpcSettings
 from node.transport import Member, TransportError, TransportLimits
 from primitives.institution import Institution
 from primitives.keys import PrivateKey
-from storage.database import Database, StorageError
+from storage.database import Database
+from storage.errors import MismatchError, StorageError
 from storage.reader import SqliteReader
 
 log = structlog.get_logger()
@@ -52,7 +53,7 @@ async def _run(config: Config, genesis: Genesis, key: PrivateKey, override_resto
     try:
         async with AsyncExitStack() as stack:
             await _compose(stack, config, genesis, key, override_restored, stop)
-    except TransportError as error:
+    except (TransportError, MismatchError) as error:
         return _failed("start_failed", error, EXIT_START)
     except (StorageError, StateError) as error:
         return _failed("storage_failed", error, EXIT_STORAGE)

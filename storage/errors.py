@@ -58,6 +58,10 @@ class StorageError(Exception):
     """The store cannot be relied on: the node must stop. The message says why and what to do."""
 
 
+class MismatchError(StorageError):
+    """The file is sound but not for this program or ledger; a restart will not mend it."""
+
+
 class DamagedError(StorageError):
     """The file holds something else than was written. `height` is that of the block, if known."""
 

@@ -17,7 +17,8 @@ from node import daemon
 from node.config import Config
 from node.core import Core, CoreSettings
 from node.transport import TransportError
-from storage.database import Database, StorageError
+from storage.database import Database
+from storage.errors import MismatchError, StorageError
 from storage.reader import SqliteReader
 from tests.node.support import key_of, make_batch, make_genesis
 
@@ -39,6 +40,7 @@ async def run(monkeypatch: pytest.MonkeyPatch, compose: Compose) -> tuple[int, l
     ("error", "code", "event"),
     [
         (TransportError("The port is taken."), daemon.EXIT_START, "start_failed"),
+        (MismatchError("It holds another ledger."), daemon.EXIT_START, "start_failed"),
         (StorageError("The disk is full."), daemon.EXIT_STORAGE, "storage_failed"),
         (StateError("The store has lost block 3."), daemon.EXIT_STORAGE, "storage_failed"),
         (daemon.NetworkDied("It ended."), daemon.EXIT_NETWORK, "network_failed"),

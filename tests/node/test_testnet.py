@@ -1,5 +1,6 @@
 """Trial networks: what `create` writes, and daemons as processes: watched, killed, stopped."""
 
+import asyncio
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from node.config import load_config
 from node.home import Home, StartError
 from node.keyfile import read_key
 from node.startup import check_membership, read_genesis
-from node.supervision import last_words, stop
+from node.supervision import Supervisor, last_words, stop
 from node.testnet import Plan, create, home_of, homes
 from primitives.institution import check_institution
 
@@ -98,13 +99,31 @@ def test_homes_are_found_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 # ---- processes without a network ----------------------------------------------------------------
 
 
+async def test_nodes_that_found_each_other_not_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.supervision.JOIN_WAIT_MS_MAX", 0)
+    peers: dict[str, list[str] | None] = {"a": ["b"], "b": ["a", "c"], "c": None}
+
+    async def ask(home: Home) -> dict[str, Any] | None:
+        found = peers[home.path.name]
+        return None if found is None else {"peers": found}
+
+    supervisor = Supervisor([Home(tmp_path / name) for name in peers], ask, print)
+    lonely = await supervisor.wait_linked(asyncio.Event())
+    assert lonely is not None
+    assert "all others: a (1 of 2), c (0 of 2); their logs say why." in lonely
+    peers.update(a=["b", "c"], c=["a", "b"])
+    assert await supervisor.wait_linked(asyncio.Event()) is None
+
+
 def test_the_last_words_are_a_sentence(tmp_path: Path) -> None:
     home = Home(tmp_path)
     assert last_words(home) == ""
     home.log_file.write_text('{"event": "start_failed", "reason": "The port is taken."}\n\n')
     assert last_words(home) == "The port is taken."
     home.log_file.write_bytes(b"x" * 10_000 + b"\nError: \xff no\n")
-    assert last_words(home) == "Error: \N{REPLACEMENT CHARACTER} no"
+    assert last_words(home) == "\N{REPLACEMENT CHARACTER} no"
     home.log_file.write_text('{"event": "stopped"}\n[1]\n')
     assert last_words(home) == "[1]"
 
@@ -230,5 +249,5 @@ def test_a_home_of_another_ledger_is_refused(network: Path, tmp_path: Path) -> N
     genesis.write_bytes(genesis.read_bytes() + b"#")
     # What the daemon finds wrong it says in its log; `up` passes it on.
     said = _launch("testnet", "up", network, "--detach", code=4)
-    assert "recorder-1 ended with code 5: The database" in said
-    assert "Start the node with the genesis file of that ledger" in said
+    assert "recorder-1 ended with code 4: The database" in said
+    assert "Use the genesis file of that ledger" in said
