@@ -184,7 +184,7 @@ def emit_table(document: Document, heads: Sequence[str], rows: Sequence[Sequence
             console = Console(width=_PIPE_COLUMNS)
         with console.capture() as drawn:
             console.print(grid)
-        click.echo(drawn.get(), nl=False)
+        click.echo(drawn.get(), nl=False, color=_colour())
 
     emit(document, table)
 
