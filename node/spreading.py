@@ -160,9 +160,13 @@ class Spreading:
         """Sign waiting transactions as one batch, keep it, and carry it to the voters.
 
         The wall clock in the sequence keeps it above any used before, even where the store that
-        knew them is lost.
+        knew them is lost. What has run meanwhile, in the batch of another member, is left out.
         """
         self._seal_at = None
+        waiting = self._mempool.take_waiting()
+        transactions = [t for t in waiting if not self._chain.replay.seen(t.id)]
+        if not transactions:
+            return
         self._sequence = max(self._sequence + 1, self._outbox.wall)
         batch = seal_batch(
             self._chain.genesis.chain_id,
@@ -170,7 +174,7 @@ class Spreading:
             self._id,
             self._sequence,
             self._chain.head.height + self._chain.genesis.limits.replay_window_blocks,
-            self._mempool.take_waiting(),
+            transactions,
         )
         self._mempool.add(batch, self._outbox.now, own=True)
         self._outbox.add(WriteBatch(batch))
