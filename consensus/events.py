@@ -48,6 +48,11 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True)
+class Idle:
+    """What waited to be ordered is gone, expired or refused: stop changing views for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Expired:
     """`deadline` has come."""
 
@@ -63,7 +68,7 @@ class Advanced:
     committee: Committee
 
 
-Event = Received | Proposed | Fetched | Pending | Suspect | Expired | Advanced
+Event = Received | Proposed | Fetched | Pending | Suspect | Idle | Expired | Advanced
 
 # ---- effects -------------------------------------------------------------------------------------
 

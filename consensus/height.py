@@ -144,6 +144,15 @@ class HeightState:
         if self._pacing.timed and not self._is_primary:
             self._leave(self.view + 1, now)
 
+    def rest(self) -> None:
+        """Stop the clocks if nothing is known here that could still be decided.
+
+        A block that we or, as far as we know, others may have prepared must not be left alone.
+        """
+        spoken = (Phase.PRE_PREPARE, Phase.PREPARE, Phase.COMMIT)
+        if self._proposal is None and all(self._promises.view(phase) < 0 for phase in spoken):
+            self._pacing.sleep()
+
     def expire(self, now: int) -> None:
         """Leave a view that has had its time; or send again what may have been lost."""
         if self._pacing.view_over(now):

@@ -55,6 +55,7 @@ from consensus.events import (
     Event,
     Expired,
     Fetched,
+    Idle,
     Pending,
     Persist,
     Proposed,
@@ -144,6 +145,8 @@ class Replica:
                 self._state.take_pending(now)
             case Suspect():
                 self._state.suspect(now)
+            case Idle():
+                self._state.rest()
             case Expired():
                 self._state.expire(now)
             case Advanced(head, committee):

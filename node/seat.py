@@ -32,6 +32,9 @@ from primitives.keys import PrivateKey
 OVERTAKEN_CARRIED_MAX = 4
 """Batches carried to a primary after one block because later ones overtook them."""
 
+IDLE_MS = 5_000
+"""A voter with nothing to order for so long stops changing views: what there was has died."""
+
 
 class Seat:
     """The replica of a voter; without one the node only follows."""
@@ -56,6 +59,7 @@ class Seat:
         self._spreading = spreading
         self._outbox = outbox
         self._claims: dict[str, int] = {}
+        self._busy_at = outbox.now
         self.abstaining = restored
         self.replica: Replica | None = None
         self._take()
@@ -86,8 +90,10 @@ class Seat:
 
     def pend(self) -> None:
         """Tell the replica that there is work, whenever there may be new work."""
-        has_work = len(self._mempool) > 0 or self._heartbeat_is_due
-        if self.replica is not None and self._chain.writing is None and has_work:
+        if len(self._mempool) == 0 and not self._heartbeat_is_due:
+            return
+        self._busy_at = self._outbox.now
+        if self.replica is not None and self._chain.writing is None:
             self.drive(consensus_events.Pending())
 
     def expire(self) -> None:
@@ -95,10 +101,24 @@ class Seat:
         replica = self.replica
         if replica is None:
             return
-        if replica.deadline is not None and replica.deadline <= self._outbox.now:
+        if self._is_due and self._has_rested:
+            self.drive(consensus_events.Idle())
+        if self._is_due:
             self.drive(consensus_events.Expired())
         if self._heartbeat_is_due:
             self.pend()
+
+    @property
+    def _is_due(self) -> bool:
+        deadline = None if self.replica is None else self.replica.deadline
+        return deadline is not None and deadline <= self._outbox.now
+
+    @property
+    def _has_rested(self) -> bool:
+        """Whether nothing has waited for so long that none of the others has anything either."""
+        if len(self._mempool) > 0 or self._heartbeat_is_due:
+            return False
+        return self._outbox.now >= self._busy_at + IDLE_MS
 
     def hear_head(self, peer: str, height: int) -> None:
         """A peer tells its head, which matters while we abstain."""

@@ -183,6 +183,26 @@ def test_a_dead_primary_costs_a_view() -> None:
     assert view_changes(net) == 3
 
 
+@pytest.mark.parametrize("roles", [(4, 0, 0), (4, 3, 0)])
+def test_views_stop_changing_when_what_waited_has_expired(roles: tuple[int, int, int]) -> None:
+    net = Net(make_genesis(*roles))
+    net.lose = lambda parcel: not is_batch(parcel)
+    soon = make_transaction(net.genesis, "recorder-1", 1, until_ms=net["recorder-1"].wall + 5_000)
+    net.step("recorder-1", Submitted((soon,)))
+    net.run(60_000)
+    net.lose = lambda parcel: False
+    net.run(60_000)
+    changed = view_changes(net)
+    assert changed > 0
+
+    net.run(600_000)
+
+    assert view_changes(net) == changed
+    taken = net.submit("recorder-2", 2)
+    net.run(60_000, lambda: executed(net, taken))
+    assert executed(net, taken)
+
+
 def test_a_laggard_syncs_more_than_one_answer_holds() -> None:
     genesis = make_genesis(1, observers=1)
     net = Net(genesis, "recorder-1")

@@ -1,0 +1,54 @@
+"""What waited has died: a replica stops changing views, unless something could still be decided."""
+
+import pytest
+
+from consensus.events import Idle, Pending
+from consensus.messages import ViewChange
+from tests.consensus.support import Stage, genesis, make_block, make_committee, proposal, said
+
+COMMITTEE = make_committee(4)
+BLOCK = make_block(genesis(COMMITTEE), "r1")
+VIEWS_MS = 1_000_000
+
+
+def test_without_work_views_are_left_no_more() -> None:
+    stage = Stage("r0")
+    stage.step(Pending())
+    stage.wait(stage.settings.view_timeout_ms_initial)
+    stage.hear_all(["r1", "r2"], ViewChange(1, 1, None))
+    assert stage.step(Idle()) == []
+    assert not stage.replica.has_work
+    assert stage.replica.deadline is None
+    assert stage.wait(VIEWS_MS) == []
+
+
+def test_new_work_goes_on_in_the_view_that_was_reached() -> None:
+    stage = Stage("r0")
+    stage.step(Pending())
+    stage.wait(stage.settings.view_timeout_ms_initial)
+    stage.hear_all(["r1", "r2"], ViewChange(1, 1, None))
+    stage.step(Idle())
+    stage.step(Pending())
+    assert stage.replica.view == 1
+    assert said(stage.wait(2 * stage.settings.view_timeout_ms_initial)) == [ViewChange(1, 2, None)]
+
+
+def test_others_who_still_have_work_wake_us() -> None:
+    stage = Stage("r0")
+    stage.step(Pending())
+    stage.step(Idle())
+    stage.hear_all(["r1", "r2"], ViewChange(1, 1, None))
+    assert stage.replica.has_work
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_a_proposal_is_never_left_alone(checked: bool) -> None:
+    stage = Stage("r0")
+    if checked:
+        stage.accept(BLOCK)
+        stage.wait(stage.settings.view_timeout_ms_initial)
+        assert stage.replica.view == 1, "the proposal is of a view that was left; our PREPARE stays"
+    else:
+        stage.hear(("r1", proposal(BLOCK)))
+    stage.step(Idle())
+    assert stage.replica.has_work
