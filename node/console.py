@@ -16,10 +16,12 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 import click
 
-from node.home import StartError, reason
+from node.home import StartError, printable, reason
 
 F = TypeVar("F", bound=Callable[..., Any])
 Document = Mapping[str, Any]
+PATH = click.Path(path_type=Path, readable=False)
+"""Any file or directory: whoever opens it says what is wrong with it, click only that it is."""
 _PIPE_COLUMNS = 10_000
 _LINE_S = 5
 """Seconds between two lines of progress where there is no terminal."""
@@ -79,7 +81,7 @@ def options(command: F) -> F:
     """Give a command --home and --json; both are kept in the context, not passed on."""
     home = click.option(
         "--home",
-        type=click.Path(path_type=Path),
+        type=PATH,
         envvar="MEDPACT_HOME",
         expose_value=False,
         callback=_keep_home,
@@ -263,6 +265,10 @@ def fail(error: Exception, as_json: bool) -> ExitCode:
             pass
         case StartError():
             message, code, details = str(error), ExitCode.START, {}
+        case OSError(filename=str() | bytes() as name):
+            # Met by a question about a file rather than by opening it.
+            message = f"{printable(name)} cannot be used: {reason(error)}."
+            code, details = ExitCode.FILE, {"file": printable(name)}
         case click.exceptions.NoArgsIsHelpError():
             _say(error.format_message())
             return ExitCode.USAGE

@@ -27,7 +27,7 @@ class HomeError(StartError):
     """The home directory is missing, unusable, or in use."""
 
 
-def printable(path: str | os.PathLike[str]) -> str:
+def printable(path: str | bytes | os.PathLike[str]) -> str:
     """A file name as it may be shown: control characters and what is not UTF-8 are escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
@@ -155,12 +155,19 @@ class Home:
 
     def check(self) -> None:
         """Raise HomeError unless this is a directory that this user may enter."""
-        if not self.path.exists():
+        try:
+            mode = self.path.stat().st_mode
+        except FileNotFoundError as error:
             raise HomeError(
                 f"The home {printable(self.path)} does not exist; give the node's directory with "
                 "--home or MEDPACT_HOME, or make a trial network with `medpact testnet create`."
-            )
-        if not self.path.is_dir():
+            ) from error
+        except OSError as error:
+            raise HomeError(
+                f"The home {printable(self.path)} cannot be used: {reason(error)}; give the node's "
+                "directory with --home or MEDPACT_HOME."
+            ) from error
+        if not stat.S_ISDIR(mode):
             raise HomeError(f"The home {printable(self.path)} is a file, not a directory.")
         self.check_length()
         if not os.access(self.path, os.R_OK | os.X_OK):

@@ -148,9 +148,9 @@ def homes(directory: Path) -> tuple[Home, ...]:
     """The nodes of a trial network, by id; raises HomeError if there are none."""
     try:
         found = [Home(path) for path in directory.iterdir()]
+        nodes = [home for home in found if home.config_file.exists()]
     except OSError as error:
         raise HomeError(f"{printable(directory)} cannot be read: {reason(error)}.") from error
-    nodes = [home for home in found if home.config_file.exists()]
     if not nodes:
         raise HomeError(
             f"{printable(directory)} is not a trial network; make one with "

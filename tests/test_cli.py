@@ -164,6 +164,19 @@ def test_start_names_a_missing_and_a_broken_genesis(home: Path) -> None:
     assert "cannot be read: it is a device or pipe; copy the consortium's" in _start(home)
 
 
+def test_what_may_not_be_read_is_named_by_whoever_opens_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root may read everything: this makes what others meet.
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    said = error_of(run("status", home=tmp_path), ExitCode.START)
+    assert said.startswith(f"The home {tmp_path} may not be read by this user; run the command as")
+    missing = tmp_path / "missing"
+    missing.touch()
+    result = run("proof", "verify", missing, "--genesis", missing)
+    assert "is not readable" not in error_of(result, ExitCode.REFUSED)
+
+
 def test_start_wants_the_key_that_genesis_lists(home: Path) -> None:
     other = home.parent / "recorder-2"
     (home / "node.key").write_bytes((other / "node.key").read_bytes())
@@ -201,6 +214,14 @@ def test_several_sidecars_need_a_directory(home: Path, tmp_path: Path) -> None:
     options: list[str | Path] = ["--category", "x", "--sidecar", tmp_path / "nowhere"]
     result = run("record", "register", *files, *options, home=home)
     assert "must name a directory that exists when 2 files" in error_of(result, ExitCode.USAGE)
+
+
+def test_a_file_that_can_not_even_be_asked_about_is_named(home: Path, tmp_path: Path) -> None:
+    data, long = tmp_path / "data", tmp_path / ("x" * 300)
+    data.touch()
+    register = ("record", "register", data, data, "--category", "x", "--sidecar", long)
+    said = error_of(run(*register, home=home), ExitCode.FILE)
+    assert said == f"{long} cannot be used: file name too long."
 
 
 def test_verify_needs_a_database(home: Path) -> None:

@@ -8,7 +8,7 @@ from ledger.operations import GRANT_RECORDS_MAX, PURPOSES, Grant, Party, RecordS
 from ledger.state import grant_id
 from node.arguments import ExpiryType, IdType, PartyType, shown_time
 from node.commands.outcome import finish, wait_option
-from node.console import options
+from node.console import PATH, options
 from node.keyfile import read_key
 from node.submission import Site, ask, site, submit
 from primitives.keys import PrivateKey
@@ -29,7 +29,7 @@ _PURPOSE = click.option(
 _KEY = click.option(
     "--key",
     "key_file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Sign with this person's key file; without it the institution itself signs.",
 )
 

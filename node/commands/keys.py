@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from node.console import emit, emit_fields, json_option, note
+from node.console import PATH, emit, emit_fields, json_option, note
 from node.home import printable
 from node.keyfile import read_key, write_key
 from node.rpc_access import NamedToken, Role, new_token
@@ -24,7 +24,7 @@ def keys() -> None:
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The new key file. An existing file is never overwritten.",
 )
 def generate(output: Path) -> None:
@@ -36,7 +36,7 @@ def generate(output: Path) -> None:
 
 @keys.command()
 @json_option
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 def show(file: Path) -> None:
     """Show the public key of a key file."""
     _show(file, read_key(file))

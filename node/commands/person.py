@@ -8,7 +8,7 @@ from ledger.operations import PERSON_KINDS, EnrolPerson
 from ledger.state import person_id
 from node.arguments import PublicKeyType
 from node.commands.outcome import finish, wait_option
-from node.console import options
+from node.console import PATH, options
 from node.keyfile import read_key
 from node.submission import site, submit
 
@@ -24,7 +24,7 @@ def person() -> None:
 @click.option(
     "--key",
     "key_file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The person's key file; only its public half is used.",
 )
 @click.option("--public", type=PublicKeyType(), help="The person's public key, in hex.")

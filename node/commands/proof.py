@@ -29,6 +29,7 @@ from ledger.proofs import ProofError, verify_proof
 from node.arguments import IdType
 from node.commands.verdict import document_of, show_verdict
 from node.console import (
+    PATH,
     CommandError,
     ExitCode,
     emit,
@@ -53,7 +54,7 @@ def proof() -> None:
 @proof.command()
 @options
 @click.argument("subject", metavar="TX|RECORD", type=IdType("transaction or record"))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=PATH)
 @click.option(
     "--chain",
     "chains",
@@ -125,21 +126,19 @@ def _with_opening(content: bytes, sidecar: Sidecar) -> bytes:
 
 @proof.command()
 @json_option
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option(
     "--genesis",
     "genesis_file",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The ledger's genesis file: all that has to be trusted.",
 )
-@click.option(
-    "--file", "data", type=click.Path(path_type=Path), help="Data that should be the record's."
-)
+@click.option("--file", "data", type=PATH, help="Data that should be the record's.")
 @click.option(
     "--sidecar",
     "sidecar_file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The record's sidecar, if the proof was exported without opening.",
 )
 def verify(file: Path, genesis_file: Path, data: Path | None, sidecar_file: Path | None) -> None:

@@ -27,7 +27,16 @@ from ledger.state import record_id
 from node.arguments import IdType, LabelType, shown_time
 from node.commands.outcome import finish, wait_option
 from node.config import load_config
-from node.console import CommandError, ExitCode, Steps, emit_fields, home_path, options, progress
+from node.console import (
+    PATH,
+    CommandError,
+    ExitCode,
+    Steps,
+    emit_fields,
+    home_path,
+    options,
+    progress,
+)
 from node.files import PRIVATE_MODE, chunks, open_data, size_of, write_new
 from node.home import Home, HomeError, printable, reason
 from node.submission import Sent, ask, site, submit
@@ -56,9 +65,7 @@ def record() -> None:
 @record.command()
 @options
 @wait_option
-@click.argument(
-    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=PATH)
 @click.option("--subject", type=IdType("person"), help="The person whom the data is about.")
 @click.option("--category", required=True, type=LabelType(), help="Such as imaging or lab-report.")
 @click.option("--sensitivity", default="normal", show_default=True, type=LabelType())
@@ -67,7 +74,7 @@ def record() -> None:
 @click.option("--quality", default="unrated", show_default=True, type=LabelType())
 @click.option(
     "--sidecar",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Where to write the sidecar (of several files: a directory). Default: the home.",
 )
 def register(

@@ -11,6 +11,7 @@ import click
 
 from consensus.committee import QuorumRule
 from node.console import (
+    PATH,
     CommandError,
     ExitCode,
     counted,
@@ -26,7 +27,7 @@ from node.supervision import Status, Supervisor, send, stop
 from node.testnet import Plan, create, home_of, homes
 
 _SIGNALS = ("TERM", "KILL", "INT", "STOP", "CONT", "HUP")
-_DIRECTORY = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+_DIRECTORY = click.argument("directory", metavar="DIR", type=PATH)
 
 
 @click.group()

@@ -77,6 +77,10 @@ def test_check_names_what_is_wrong(tmp_path: Path) -> None:
         Home(tmp_path / "missing").check()
     with pytest.raises(HomeError, match="is a file, not a directory"):
         Home(file).check()
+    with pytest.raises(HomeError, match="cannot be used: not a directory; give the node's"):
+        Home(file / "below").check()
+    with pytest.raises(HomeError, match="cannot be used: file name too long; give the node's"):
+        Home(tmp_path / ("x" * 300)).check()
 
 
 def test_create_keeps_others_out_and_refuses_what_exists(tmp_path: Path) -> None:

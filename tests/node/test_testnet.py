@@ -94,6 +94,10 @@ def test_homes_are_found_in_the_order_of_their_numbers(tmp_path: Path) -> None:
         homes(tmp_path / "net" / "notes")
     with pytest.raises(StartError, match="cannot be read: no such file"):
         homes(tmp_path / "nowhere")
+    # As a home of another user's: its files cannot even be asked about.
+    (tmp_path / "net" / ("y" * 250)).symlink_to("z" * 300)
+    with pytest.raises(StartError, match="cannot be read: file name too long"):
+        homes(tmp_path / "net")
 
 
 # ---- processes without a network ----------------------------------------------------------------
