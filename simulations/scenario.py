@@ -23,6 +23,7 @@ GENESIS_MS = 1_800_000_000_000
 """Wall clock at virtual time 0."""
 HEAD_REPEAT_MS = 5_000
 REQUEST_TIMEOUT_MS = 5_000
+IDLE_MS = 5_000
 RETRY_MS = 3_000
 """A client without a receipt submits again, anywhere, after this long."""
 INITIAL_VIEW_TIMEOUT_MS = 2_000
@@ -120,11 +121,13 @@ class Scenario:
     @property
     def silence_ms(self) -> int:
         """How long after the rest the correct voters may go on speaking: until a batch that can no
-        longer run is dropped everywhere, whatever the clocks, and what was under way is over.
+        longer run is dropped everywhere, whatever the clocks, what was under way is over, and a
+        voter that was woken for nothing has noticed.
         """
         settings = self.settings
         timeout = max(settings["view_timeout_ms_max"], INITIAL_VIEW_TIMEOUT_MS)
-        return 2 * settings["clock_drift_ms_max"] + timeout + 4 * settings["resend_ms"]
+        resend_ms = settings["resend_ms"]
+        return 2 * settings["clock_drift_ms_max"] + timeout + 4 * resend_ms + IDLE_MS
 
     def summary(self) -> str:
         """One line for people."""

@@ -31,6 +31,12 @@ def test_what_can_no_longer_run_is_no_reason_to_change_views(seed: int) -> None:
     check(draw(seed, kinds=(faults.Mute, faults.Slow), byzantine=()))
 
 
+def test_a_transaction_that_ran_in_the_batch_of_another_member_wakes_nobody() -> None:
+    """It was sealed once more, and the only voter with that batch changed views for ever."""
+    kinds = (faults.RestoredBackup, faults.Partition, faults.Mute)
+    check(draw(120, kinds=kinds, byzantine=()))
+
+
 @pytest.mark.parametrize("cap_ms", [200, 700])
 def test_a_ledger_of_little_patience_starts(cap_ms: int) -> None:
     """Genesis may cap views below the patience that a replica begins with."""
