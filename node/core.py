@@ -241,10 +241,12 @@ class Core:
     def _take_message(self, peer: str, message: Consensus | Head) -> None:
         match message:
             case Head(height):
+                self._seat.hear_head(peer, height)
                 self._hear_head(peer, height)
             case Consensus(signed):
                 height = signed.message.height
                 if height > self.chain.next_height:
+                    self._seat.hear_head(peer, height - 1)
                     self._hear_head(peer, height - 1)
                 if self.votes:
                     self._seat.drive(consensus_events.Received(signed))
@@ -298,7 +300,6 @@ class Core:
         if not self._outbox.is_connected(peer):
             return
         self.sync.heard(peer, height)
-        self._seat.hear_head(peer, height)
         self._catch_up()
 
     # ---- applying blocks -------------------------------------------------------------------------

@@ -121,7 +121,9 @@ class Seat:
         return self._outbox.now >= self._busy_at + IDLE_MS
 
     def hear_head(self, peer: str, height: int) -> None:
-        """A peer tells its head, which matters while we abstain."""
+        """A peer tells us its head itself, which matters while we abstain. Gossip does not count:
+        anyone may repeat an old announcement to a node that has forgotten it.
+        """
         if self.abstaining and peer in self._chain.committee.by_id:
             self._claims.setdefault(peer, height)
 

@@ -5,9 +5,16 @@ import pytest
 from consensus.events import Persist
 from consensus.messages import Commit, Prepare, ViewChange, sign
 from ledger.store import Write, WriteBatch, WriteBlock, WritePromise
-from node.events import BatchArrived, MessageArrived, PeerConnected, SendMessage, Submitted
+from node.events import (
+    BatchArrived,
+    GossipArrived,
+    MessageArrived,
+    PeerConnected,
+    SendMessage,
+    Submitted,
+)
 from node.intake import check_raw_batch
-from node.wire import BatchBody, Consensus, Head
+from node.wire import BatchBody, Consensus, Head, HeadAnnounced
 from tests.node.support import (
     Bench,
     key_of,
@@ -218,3 +225,15 @@ def test_claims_of_others_than_voters_count_nothing_for_a_restored_node() -> Non
         bench.step(MessageArrived(name, Head(0, ANY_HASH)))
         bench.step(MessageArrived(name, Head(7, ANY_HASH)))
     assert bench.core._seat._claims == {"recorder-2": 0}
+
+
+def test_gossip_tells_a_restored_node_no_head_since_anyone_may_repeat_old_gossip() -> None:
+    bench = Bench(GENESIS, "recorder-1", restored=True)
+    bench.start()
+    for name in ("recorder-2", "recorder-3", "recorder-4"):
+        bench.step(PeerConnected(name))
+        bench.step(GossipArrived(name, HeadAnnounced(0, ANY_HASH)))
+        bench.step(MessageArrived(name, Head(7, ANY_HASH)))
+    claims = bench.core._seat._claims
+    assert claims == dict.fromkeys(("recorder-2", "recorder-3", "recorder-4"), 7)
+    assert bench.core.sync.target() == 7
