@@ -94,7 +94,10 @@ class Sync:
         willing = [peer for peer, at in self._ahead(height, votes) if at <= now]
         if not willing:
             return None
-        peer = willing[height % len(willing)]
+        # Whoever failed last is asked last, or two silent peers could take turns for ever.
+        longest_ago = min(self._penalised.get(peer, 0) for peer in willing)
+        trusted = [peer for peer in willing if self._penalised.get(peer, 0) == longest_ago]
+        peer = trusted[height % len(trusted)]
         self.asked = peer
         count = min(WANTED_BLOCKS_MAX, self._heads[peer] - height)
         return peer, BlocksWanted(height + 1, count)

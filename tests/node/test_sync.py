@@ -141,6 +141,24 @@ def test_a_head_that_was_heard_never_falls_by_hearsay_but_by_the_peers_own_answe
     assert sync.heads() == {"a": 1}
 
 
+def test_peers_that_never_answer_do_not_keep_asking_from_those_that_do() -> None:
+    for height in range(60):
+        sync = make()
+        for name in ("a", "b", "c", "d", "e", "f"):
+            sync.heard(name, 1_000)
+        now, asked = 0, []
+        for _ in range(4):
+            found = sync.due(height, False, now)
+            assert found is not None
+            asked.append(found[0])
+            if found[0] not in ("b", "c"):
+                break
+            # It lets the question time out: that takes as long as its penalty.
+            now += PENALTY
+            sync.ended(found[0], False, now)
+        assert asked[-1] not in ("b", "c"), (height, asked)
+
+
 PEERS = st.sampled_from(["a", "b", "c"])
 EVENTS = st.one_of(
     st.tuples(st.just("heard"), PEERS, st.integers(0, 10**6)),
