@@ -103,7 +103,7 @@ class Core:
         self.mempool = Mempool(settings.mempool, genesis.limits)
         self.sync = Sync(settings.sync_patience_ms, settings.sync_penalty_ms)
         self._settings = settings
-        self._requested: dict[bytes, None] = {}
+        self._requested: dict[bytes, str] = {}
         self._announced: dict[str, int] = {}
         self._sweep_at = now
         candidates = Candidates(settings.fetch_patience_ms, settings.fetch_retry_ms)
@@ -231,7 +231,7 @@ class Core:
         reason = reason or self.mempool.add(batch, self._outbox.now)
         if reason is not None:
             self.counters[f"batch_{reason}"] += 1
-            if reason != "known":
+            if reason != "known" and self._requested.get(batch.id) == batch.author:
                 # Else its author could have us fetch and check it again at every announcement.
                 self._announced[batch.author] = self._outbox.now + self._settings.sync_penalty_ms
         self._seat.fetched(self._judging.offer(batch))
@@ -276,7 +276,7 @@ class Core:
         self._announced[author] = now + self._settings.spread.announce_ms // 2
         lacking = tuple(batch_id for batch_id in batches if self._lacks(batch_id))
         if lacking:
-            self._requested.update(dict.fromkeys(lacking))
+            self._requested.update(dict.fromkeys(lacking, author))
             self._outbox.add(SendRequest(author, BatchesWanted(lacking)))
 
     def _lacks(self, batch_id: bytes) -> bool:

@@ -288,15 +288,25 @@ def test_announcements_are_asked_for_once_and_not_too_often() -> None:
     assert bench.asked() == []
 
 
-def test_an_author_of_useless_batches_is_not_asked_for_a_while() -> None:
+def test_who_announces_useless_batches_is_not_asked_for_a_while() -> None:
     genesis = make_genesis(4, observers=1)
     bench = start_voter(genesis)
     dead = make_batch(genesis, "observer-1", 1, until_height=0)
+    bench.step(GossipArrived("observer-1", BatchesAnnounced((dead.id,))))
     bench.step(BatchArrived(dead))
+    bench.step(RequestEnded("observer-1", BatchesWanted((dead.id,)), True))
     for seconds, asks in ((1, 0), (3, 0), (6, 1)):
         bench.now = 1_000 + seconds * 1_000
         bench.step(GossipArrived("observer-1", BatchesAnnounced((dead.id,))))
         assert len(bench.asked()) == asks
+
+
+def test_an_old_batch_that_somebody_repeats_does_not_silence_its_author() -> None:
+    genesis = make_genesis(4, observers=1)
+    bench = start_voter(genesis)
+    bench.step(BatchArrived(make_batch(genesis, "observer-1", 1, until_height=0)))
+    bench.step(GossipArrived("observer-1", BatchesAnnounced((ANY_HASH,))))
+    assert bench.asked() == [("observer-1", BatchesWanted((ANY_HASH,)))]
 
 
 def test_an_observer_asks_for_no_batches_and_answers_a_laggard_with_its_head() -> None:
