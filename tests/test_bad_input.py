@@ -52,9 +52,10 @@ from primitives.keys import PrivateKey
 from simulations.demo import free_ports
 from tests.node.network_support import Recorder
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
 CLI = Path(__file__).resolve().parents[1] / "cli.py"
-PATIENCE_S = 30
+PATIENCE_S = 90
+"""For what takes a second or two: a machine that others use as well starts a node in thirty."""
 POLL_S = 0.02
 SHARES = 9
 UNLUCKY = 3
@@ -144,7 +145,7 @@ class Network:
         async with RpcClient(self.homes[number].path) as rpc:
             answer = await rpc.call("transaction_submit", transactions=[r.hex() for r in raws])
             ids = [taken["id"] for taken in answer["transactions"]]
-            waited = await rpc.call("transaction_wait", ids=ids, timeout_ms=PATIENCE_S * 1000)
+            waited = await rpc.call("transaction_wait", ids=ids, timeout_ms=60_000)
         outcomes: list[dict[str, Any]] = waited["transactions"]
         assert all(outcome["final"] for outcome in outcomes)
         return outcomes
