@@ -147,10 +147,11 @@ class HeightState:
     def rest(self) -> None:
         """Stop the clocks if nothing is known here that could still be decided.
 
-        A block that we or, as far as we know, others may have prepared must not be left alone.
+        A block that we vouched for, or that a quorum is known to have prepared, is not left alone.
         """
         spoken = (Phase.PRE_PREPARE, Phase.PREPARE, Phase.COMMIT)
-        if self._proposal is None and all(self._promises.view(phase) < 0 for phase in spoken):
+        vouched = any(self._promises.view(phase) >= 0 for phase in spoken)
+        if self._proposal is None and not vouched and not self._tally.certified:
             self._pacing.sleep()
 
     def expire(self, now: int) -> None:

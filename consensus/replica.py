@@ -39,6 +39,7 @@ Rules, tried in this order after every event
 A block is "checked" when Fetched or Proposed brought it: complete here, valid on our head. Work is:
 Pending, Suspect, an accepted PRE-PREPARE, promises of our own, or messages of more than f voters of
 every group; fewer could all be Byzantine, and would make an idle network change views for nothing.
+Idle ends it, unless a block is known that could still be decided.
 
 What the clocks do: at the end of a timed view, VIEW-CHANGE(view + 1); every `resend_ms`, send the
 latest messages again, as the stored bytes, and ask again for blocks that have not come.

@@ -61,6 +61,8 @@ class Tally:
         """The prepared certificate of the highest view seen (a quorum of PREPAREs)."""
         self.committed: Certificate | None = None
         """The first commit certificate seen, of whichever view: what it names is decided."""
+        self.certified = False
+        """Whether some block is known to have been prepared by a quorum, in whichever view."""
         self.view_joined = 0
         """The largest view w such that more than f voters of every group ask for w or higher."""
         self.view_followed = 0
@@ -153,6 +155,7 @@ class Tally:
 
     def _complete(self, phase: Phase, vote: Vote, count: _Count) -> None:
         # OSDI'99 section 4.2: the predicates prepared and committed-local, as certificates.
+        self.certified = True
         if phase is Phase.COMMIT:
             if self.committed is None:
                 self.committed = self._assemble(phase, vote, count)
@@ -181,6 +184,7 @@ class Tally:
             self._accuse(Phase.VIEW_CHANGE, kept[0], signed)
             return False
         self._view_changes[signed.signer] = signed, message
+        self.certified = self.certified or message.prepared is not None
         for commit, _ in self._votes.get((Phase.COMMIT, signed.signer), {}).values():
             self._compare(commit, signed, message)
         asked: dict[str, list[int]] = {name: [] for name in self._committee.group_sizes}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consensus.certificates import CertificateError, check_justification
@@ -111,6 +111,7 @@ def minimal_quorums(
         yield tuple(name for part in parts for name in part)
 
 
+@settings(max_examples=50)
 @given(st.data())
 def test_whatever_liars_claim_the_decided_block_is_proposed_again_or_nothing(
     data: st.DataObject,
@@ -438,7 +439,8 @@ messages = (
 )
 
 
-@given(st.lists(st.tuples(signers, messages, st.booleans()), max_size=60), st.data())
+@settings(max_examples=60)
+@given(st.lists(st.tuples(signers, messages, st.booleans()), max_size=40), st.data())
 def test_nothing_that_peers_send_raises_or_makes_us_contradict_ourselves(
     received: list[tuple[str, Message, bool]], data: st.DataObject
 ) -> None:

@@ -2,9 +2,18 @@
 
 import pytest
 
-from consensus.events import Idle, Pending
-from consensus.messages import ViewChange
-from tests.consensus.support import Stage, genesis, make_block, make_committee, proposal, said
+from consensus.events import Fetched, Idle, Pending
+from consensus.messages import Commit, Message, Phase, Prepare, ViewChange
+from tests.consensus.support import (
+    Stage,
+    certify,
+    genesis,
+    make_block,
+    make_committee,
+    proposal,
+    said,
+    view_changes,
+)
 
 COMMITTEE = make_committee(4)
 BLOCK = make_block(genesis(COMMITTEE), "r1")
@@ -39,6 +48,33 @@ def test_others_who_still_have_work_wake_us() -> None:
     stage.step(Idle())
     stage.hear_all(["r1", "r2"], ViewChange(1, 1, None))
     assert stage.replica.has_work
+
+
+def test_a_block_that_a_quorum_prepared_is_never_left_alone() -> None:
+    prepared = certify(Phase.PREPARE, ["r1", "r2", "r3"], BLOCK)
+    known: list[Message] = [
+        Prepare(1, 0, BLOCK.hash),
+        Commit(1, 0, BLOCK.hash),
+        ViewChange(1, 1, prepared),
+    ]
+    for message in known:
+        stage = Stage("r0")
+        stage.hear_all(["r1", "r2", "r3"], message)
+        stage.step(Idle())
+        assert stage.replica.has_work
+
+
+def test_a_new_primary_without_work_repeats_what_was_prepared() -> None:
+    stage = Stage("r2")
+    stage.step(Pending())
+    stage.wait(stage.settings.view_timeout_ms_initial)
+    prepared = certify(Phase.PREPARE, ["r0", "r1", "r3"], BLOCK)
+    stage.hear(("r0", ViewChange(1, 1, prepared)))
+    stage.step(Idle())
+    stage.hear(("r1", ViewChange(1, 1, None)))
+    assert said(stage.step(Fetched(BLOCK)))[0] == proposal(
+        BLOCK, 1, view_changes(COMMITTEE, 1, 1, {"r0": prepared, "r1": None, "r2": None})
+    )
 
 
 @pytest.mark.parametrize("checked", [False, True])
