@@ -11,9 +11,11 @@ import msgspec
 
 from consensus.messages import Decision, Signed
 from primitives.block import Block
-from primitives.codec import Canonical, Digest, Height, UInt, decode
+from primitives.codec import Canonical, CodecError, Digest, Height, UInt, decode
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+CONSENSUS_BYTES_MAX = 256 * 1024
+"""A PBFT message: the largest legal proposal of the largest committee has half of that."""
 REQUEST_BYTES_MAX = 64 * 1024
 RESPONSE_BYTES_MAX = 16 * 1024 * 1024
 GOSSIP_BYTES_MAX = 64 * 1024
@@ -124,7 +126,13 @@ Response = BatchesFound | BlockFound | BlocksFound
 
 def decode_message(data: bytes) -> Message:
     """Raises CodecError."""
-    return decode(data, Message, bytes_max=MESSAGE_BYTES_MAX)
+    message = decode(data, Message, bytes_max=MESSAGE_BYTES_MAX)
+    if isinstance(message, Consensus) and len(data) > CONSENSUS_BYTES_MAX:
+        raise CodecError(
+            f"A consensus message of {len(data)} bytes is refused: the limit is "
+            f"{CONSENSUS_BYTES_MAX} bytes."
+        )
+    return message
 
 
 def decode_gossip(data: bytes) -> Gossip:

@@ -4,7 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consensus.committee import VOTERS_MAX
+from consensus.messages import (
+    Certificate,
+    Justification,
+    PreparedClaim,
+    PrePrepare,
+    Signed,
+    ViewChangeSignature,
+    VoteSignature,
+)
+from ledger.execution import PAYLOAD_BYTES_MAX
 from node.wire import (
+    CONSENSUS_BYTES_MAX,
     GOSSIP_BYTES_MAX,
     WANTED_BATCHES_MAX,
     BatchBody,
@@ -27,6 +39,7 @@ from node.wire import (
     decode_request,
     decode_response,
 )
+from primitives.block import Block, BlockHeader
 from primitives.codec import CodecError, encode
 from tests.node.support import Bench, make_chain, make_genesis
 
@@ -77,6 +90,32 @@ def test_lists_of_ids_are_bounded_and_so_is_gossip() -> None:
         decode_gossip(encode(BatchesAnnounced((DIGEST,) * (WANTED_BATCHES_MAX + 1))))
     with pytest.raises(CodecError):
         decode_request(encode(BatchesWanted((DIGEST,) * (WANTED_BATCHES_MAX + 1))))
+
+
+def largest_proposal(payload_bytes: int) -> bytes:
+    """A proposal of the longest header in the largest committee."""
+    most, roots = 2**63 - 1, (DIGEST,) * 5
+    header = BlockHeader(1, DIGEST, most, DIGEST, 2**32 - 1, "x" * 32, most, *roots)
+    signature = b"s" * 64
+    certificate = Certificate(
+        2, most, 2**32 - 1, DIGEST, (VoteSignature("x" * 32, signature),) * VOTERS_MAX
+    )
+    asked = ViewChangeSignature("x" * 32, PreparedClaim(2**32 - 1, DIGEST), signature)
+    justification = Justification((asked,) * VOTERS_MAX, certificate)
+    block = Block(header, bytes(payload_bytes))
+    message = PrePrepare(most, 2**32 - 1, block, justification)
+    return encode(Consensus(Signed("x" * 32, message, signature)))
+
+
+def test_a_proposal_is_not_larger_than_any_can_be() -> None:
+    # What waits for the next height and for a turn of the node would otherwise be megabytes each.
+    legal = largest_proposal(PAYLOAD_BYTES_MAX)
+    assert len(legal) <= CONSENSUS_BYTES_MAX
+    assert encode(decode_message(legal)) == legal
+    with pytest.raises(CodecError, match="limit"):
+        decode_message(largest_proposal(CONSENSUS_BYTES_MAX))
+    body = encode(BatchBody(bytes(CONSENSUS_BYTES_MAX)))
+    assert encode(decode_message(body)) == body
 
 
 @given(st.binary(max_size=200))
