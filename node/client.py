@@ -9,6 +9,8 @@ One client may be used by many tasks at once; each call under way has a connecti
 """
 
 import asyncio
+import io
+import shlex
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -108,7 +110,7 @@ class RpcClient:
         try:
             async with self._http().post(
                 self._url,
-                data=_ENCODER.encode(request),
+                data=io.BytesIO(_ENCODER.encode(request)),
                 headers={"Content-Type": "application/json"},
             ) as response:
                 answer = await response.read()
@@ -173,7 +175,7 @@ class RpcClient:
             return f"The node of {printable(home)} runs but does not answer yet: try again."
         return (
             f"No node is running for this home: start it with `medpact start --home "
-            f"{printable(home)}`."
+            f"{shlex.quote(printable(home))}`."
         )
 
 

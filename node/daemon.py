@@ -1,6 +1,7 @@
 """The composition root: every part of a node is made here, started in order, stopped in reverse."""
 
 import asyncio
+import contextlib
 import signal
 import sys
 import traceback
@@ -19,6 +20,7 @@ from node.backend import NodeBackend, software_version
 from node.config import Config
 from node.core import Core, CoreSettings
 from node.driver import Driver, monotonic_ms, wall_ms
+from node.home import printable, reason
 from node.libp2p import Libp2pTransport
 from node.logs import configure
 from node.rpc import RpcServer, RpcSettings
@@ -69,7 +71,9 @@ async def _run(config: Config, genesis: Genesis, key: PrivateKey, override_resto
 def _failed(event: str, error: Exception, code: int) -> int:
     """Tell both the log and whoever started the node why it ends."""
     log.critical(event, reason=str(error))
-    sys.stderr.write(f"Error: {error}\n")
+    with contextlib.suppress(OSError):
+        # A trial network sends this to the log file, whose disk may be the one that is full.
+        sys.stderr.write(f"Error: {error}\n")
     return code
 
 
@@ -85,7 +89,13 @@ async def _compose(
     override_restored: bool,
     stop: asyncio.Event,
 ) -> None:
-    config.home.data.mkdir(mode=0o700, exist_ok=True)
+    try:
+        config.home.data.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The directory {printable(config.home.data)} cannot be made: {reason(error)}. Free or "
+            "remount its disk, or let the node's user write there, then start the node again."
+        ) from error
     database = await Database.open(config.home.database, genesis.chain_id)
     stack.push_async_callback(database.close)
     boot = await database.boot(config.home.boot_counter)

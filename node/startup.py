@@ -25,7 +25,10 @@ def read_genesis(config: Config) -> Genesis:
     try:
         return parse_genesis(raw)
     except GenesisError as error:
-        raise StartError(f"The genesis file {name} cannot be used. {error}") from error
+        sentence = str(error)
+        raise StartError(
+            f"The genesis file {name} cannot be used. {sentence[:1].upper()}{sentence[1:]}"
+        ) from error
 
 
 def member_of(config: Config, genesis: Genesis) -> Institution:

@@ -300,7 +300,7 @@ async def test_a_stranger_is_turned_away(network: Network) -> None:
     async with peer(network, own, key) as stranger:
         await network.counted("strangers_refused", 2)
         assert stranger.connected() == ()
-    (line,) = network.said(0, "refused connections by nodes that are not members", size)
+    (line,) = network.said(0, "strangers_refused", size)
     assert line["last_address"] == "127.0.0.1"
 
 
@@ -340,7 +340,7 @@ async def test_another_genesis_by_one_byte(network: Network, unlucky: Home) -> N
     await network.ready(UNLUCKY, links=0)
 
     async def told(number: int, other: str) -> bool:
-        said = network.said(number, "no link to a peer", size if number == 0 else 0)
+        said = network.said(number, "no_link", size if number == 0 else 0)
         reasons = [line["reason"] for line in said if line["peer"] == other]
         start = f"{other} follows another genesis (its chain id starts with "
         return any(r.startswith(start) and "compare the genesis.toml files" in r for r in reasons)

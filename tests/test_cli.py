@@ -153,7 +153,7 @@ def test_start_names_a_missing_and_a_broken_genesis(home: Path) -> None:
     genesis = home / "genesis.toml"
     text = genesis.read_text()
     genesis.write_text(text.replace("[ledger]", "[leger]"))
-    assert f"The genesis file {genesis} cannot be used. the file" in _start(home)
+    assert f"The genesis file {genesis} cannot be used. The file" in _start(home)
     genesis.write_bytes(b"")
     assert f"The genesis file {genesis} is empty; copy the consortium's" in _start(home)
     genesis.write_bytes(bytes(2 * 1024 * 1024))

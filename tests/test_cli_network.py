@@ -20,10 +20,11 @@ from node.console import ExitCode
 from node.home import Home
 from node.supervision import stop
 from node.testnet import Plan, create, homes
+from simulations.demo import free_ports
 
 pytestmark = pytest.mark.processes
 CLI = Path(__file__).resolve().parents[1] / "cli.py"
-PORT = 22600
+PORT = free_ports(8)
 NAMES: tuple[bytes, ...] = (
     "病历 张伟.json".encode(),
     b'it\'s "quoted" & $HOME.dcm',

@@ -128,7 +128,7 @@ class Links:
                     self._note(peer, f"{peer.address} does not answer in time")
                     await self.drop(peer)
                 except* Exception as group:  # noqa: BLE001 - the peer's fault, or the network's
-                    _log.debug("a link ended", peer=peer.id, error=repr(group.exceptions))
+                    _log.debug("link_ended", peer=peer.id, error=repr(group.exceptions))
                 finally:
                     self.tear_down(peer)
                 if trio.current_time() - began > pause_max:
@@ -149,7 +149,7 @@ class Links:
         self._counts["messages_dropped"] += peer.outbox.clear()
         if peer.up:
             peer.up = False
-            _log.info("disconnected", peer=peer.id)
+            _log.debug("link_down", peer=peer.id)
             self._crossing.post(self._handler.disconnected, peer.id)
 
     async def drop(self, peer: Peer) -> None:
@@ -227,13 +227,13 @@ class Links:
             peer.up = True
             peer.trouble = ""
             peer.both_ready.set()
-            _log.info("connected", peer=peer.id)
+            _log.debug("link_up", peer=peer.id)
             self._crossing.post(self._handler.connected, peer.id)
 
     def _note(self, peer: Peer, trouble: str) -> None:
         if trouble != peer.trouble:
             peer.trouble = trouble
-            _log.warning("no link to a peer", peer=peer.id, reason=trouble)
+            _log.warning("no_link", peer=peer.id, reason=trouble)
 
     async def _link(self, peer: Peer) -> None:
         """Open our stream and write to it until it, or the peer's, ends."""

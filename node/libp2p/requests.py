@@ -22,6 +22,7 @@ from node.libp2p.host import Host, read_exactly
 from node.libp2p.links import Peer
 from node.libp2p.yamux import Stream
 from node.transport import Handler, PeerUnreachable, TransportLimits
+from primitives.codec import CodecError
 
 REQUEST = TProtocol(f"/medpact/request/{PROTOCOL_VERSION}")
 _LENGTH_BYTES = 4
@@ -88,7 +89,7 @@ class Requests:
         except PeerUnreachable as error:
             problem = str(error)
         except Exception as error:  # noqa: BLE001 - the peer's fault, or the network's
-            _log.debug("a request failed", peer=peer.id, error=repr(error))
+            _log.debug("request_failed", peer=peer.id, error=repr(error))
         finally:
             if not answer.done():
                 self._counts["requests_failed"] += 1
@@ -172,8 +173,11 @@ class Requests:
             if len(response) > self._limits.response_bytes_max:
                 raise ValueError(f"The response of {len(response)} bytes cannot be sent.")
             answer.response = response
+        except CodecError:
+            # The peer's fault, which the node has told already.
+            self._counts["requests_not_answered"] += 1
         except Exception as error:  # noqa: BLE001 - one bad answer must not end the node
             self._counts["requests_not_answered"] += 1
-            _log.error("a request could not be answered", peer=peer, exc_info=error)
+            _log.error("request_not_answered", peer=peer, exc_info=error)
         finally:
             self._crossing.command(answer.ready.set)

@@ -277,7 +277,7 @@ class Libp2pTransport:
         now = trio.current_time()
         if now >= self._strangers_reported_at + _REPORT_INTERVAL_S:
             _log.warning(
-                "refused connections by nodes that are not members",
+                "strangers_refused",
                 count=self._strangers,
                 last_node=str(pid),
                 last_address=address,
@@ -311,9 +311,9 @@ class Libp2pTransport:
             yield peer is not None
         except FramingError as error:
             self._counts["malformed"] += 1
-            _log.debug("a peer sent malformed data", peer=str(pid), error=str(error))
+            _log.debug("malformed_data", peer=str(pid), error=str(error))
         except Exception as error:  # noqa: BLE001 - it would end the host
-            _log.debug("a stream ended", peer=str(pid), error=repr(error))
+            _log.debug("stream_ended", peer=str(pid), error=repr(error))
 
     def _replace_peers(self, peers: dict[str, Peer]) -> None:
         old = dict(self._peers)
@@ -364,7 +364,7 @@ class Libp2pTransport:
                     self._counts["gossip_sent"] += 1
                 except Exception as error:  # noqa: BLE001 - gossip is best effort
                     self._counts["gossip_dropped"] += 1
-                    _log.debug("gossip could not be published", error=repr(error))
+                    _log.debug("gossip_not_published", error=repr(error))
                 self._gossip_queue.popleft()
             await self._gossip_wake.wait()
 

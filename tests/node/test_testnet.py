@@ -24,9 +24,10 @@ from node.startup import check_membership, read_genesis
 from node.supervision import Supervisor, last_words, stop
 from node.testnet import Plan, create, home_of, homes
 from primitives.institution import check_institution
+from simulations.demo import free_ports
 
 CLI = Path(__file__).resolve().parents[2] / "cli.py"
-PORT = 22400
+PORT = free_ports(8)
 WAIT_S = 60
 
 
