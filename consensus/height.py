@@ -163,6 +163,11 @@ class HeightState:
             self._fetching.clear()
             self._pacing.postpone_resend(now)
 
+    @property
+    def checked(self) -> tuple[bytes, ...]:
+        """The hashes of the checked blocks kept in memory."""
+        return tuple(self._checked)
+
     def latest_messages(self) -> list[Signed]:
         """Our messages that a voter which has just connected may have missed."""
         return self._voice.repeated(self.view)

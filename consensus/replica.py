@@ -120,6 +120,11 @@ class Replica:
         return self._pacing.awake
 
     @property
+    def checked(self) -> tuple[bytes, ...]:
+        """The hashes of the blocks that may be promised or decided here without another Fetched."""
+        return self._state.checked
+
+    @property
     def counters(self) -> dict[str, int]:
         """Peers' messages dropped so far, by reason."""
         return dict(self._intake.counters)

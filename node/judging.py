@@ -25,6 +25,11 @@ from node.outbox import Outbox
 from primitives.block import Block
 from primitives.merkle import sized_root
 
+EXECUTED_MAX = 8
+"""Executed blocks of one height kept in memory, some megabytes each: there may be one every view,
+and a height may last for as long as a quorum is missing.
+"""
+
 
 class Judging:
     """The executed blocks of the current height, and the candidates on their way there."""
@@ -54,6 +59,12 @@ class Judging:
         self._candidates.clear()
         self._executed.clear()
         self._refused.clear()
+
+    def forget_but(self, needed: Sequence[bytes]) -> None:
+        """Where there are many executed blocks, keep these; others would be executed again."""
+        if len(self._executed) > EXECUTED_MAX:
+            kept = [block_hash for block_hash in needed if block_hash in self._executed]
+            self._executed = {block_hash: self._executed[block_hash] for block_hash in kept}
 
     def build(self, view: int) -> Block | None:
         """A block of pending batches on our head, or None if there is nothing to propose."""

@@ -107,6 +107,7 @@ class Seat:
             self.drive(consensus_events.Expired())
         if self._heartbeat_is_due:
             self.pend()
+        self._judging.forget_but(replica.checked)
 
     @property
     def _is_due(self) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 
 from consensus.events import Persist
-from consensus.messages import Commit, Prepare, ViewChange, sign
+from consensus.messages import Commit, Prepare, PrePrepare, ViewChange, sign
 from ledger.store import Write, WriteBatch, WriteBlock, WritePromise
 from node.events import (
     BatchArrived,
@@ -14,7 +14,8 @@ from node.events import (
     Submitted,
 )
 from node.intake import check_raw_batch
-from node.wire import BatchBody, Consensus, Head, HeadAnnounced
+from node.judging import EXECUTED_MAX
+from node.wire import BatchBody, BlockFound, BlockWanted, Consensus, Head, HeadAnnounced
 from tests.node.support import (
     Bench,
     key_of,
@@ -237,3 +238,27 @@ def test_gossip_tells_a_restored_node_no_head_since_anyone_may_repeat_old_gossip
     claims = bench.core._seat._claims
     assert claims == dict.fromkeys(("recorder-2", "recorder-3", "recorder-4"), 7)
     assert bench.core.sync.target() == 7
+
+
+def test_a_height_that_lasts_for_hours_does_not_fill_the_memory() -> None:
+    bench = make()
+    bench.step(BatchArrived(make_batch(GENESIS, "recorder-3", 1)))
+    # Every fourth view is ours: each time a fresh block is built, and never a quorum prepares it.
+    for view in range(4, 4 * 30, 4):
+        for name in OTHERS:
+            signed = sign(GENESIS.chain_id, name, key_of(name), ViewChange(1, view, None))
+            bench.step(MessageArrived(name, Consensus(signed)))
+        assert bench.core.view == view
+        bench.expire(bench.now + 1_000)
+    own = [p.signed.message for p in bench.store.promises(1)]
+    blocks = [message.block for message in own if isinstance(message, PrePrepare)]
+    assert len(blocks) == 30
+    assert len(bench.core._judging._executed) <= EXECUTED_MAX
+    # What is forgotten is still served to others, and the newest can still be decided.
+    assert bench.core.answer(BlockWanted(blocks[0].hash)) == BlockFound(blocks[0])
+    for name in OTHERS:
+        for vote in (Prepare(1, 116, blocks[-1].hash), Commit(1, 116, blocks[-1].hash)):
+            signed = sign(GENESIS.chain_id, name, key_of(name), vote)
+            if bench.core.head.height == 0:
+                bench.step(MessageArrived(name, Consensus(signed)))
+    assert bench.core.chain.head_hash == blocks[-1].hash
