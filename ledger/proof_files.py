@@ -157,8 +157,13 @@ class Verdict:
 
 
 def encode_proof(proof: Proof) -> bytes:
-    """Return the bytes of a proof file."""
+    """Return the bytes of a proof file. Raises ProofError if no reader would take so many."""
     body = encode(ProofFile(PROOF_VERSION, proof))
+    if len(body) > PROOF_BYTES_MAX:
+        raise ProofError(
+            f"The proof would have {len(body)} bytes, and a file may have {PROOF_BYTES_MAX}: if it "
+            "is of a record, prove its transactions one by one."
+        )
     return PROOF_MAGIC + digest("proof-file", body) + body
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ledger.proof_building
+import ledger.proof_files
 from consensus.messages import Decision
 from ledger.entries import accumulate
 from ledger.fingerprint import Fingerprinter, Opening, commitment
@@ -39,7 +40,7 @@ from ledger.state import (
 from ledger.trie import prove_value, update
 from primitives.block import Block
 from primitives.codec import encode
-from primitives.hashing import digest
+from primitives.hashing import DIGEST_BYTES, digest
 from primitives.merkle import InclusionProof, prove, tree_root
 from tests.ledger.world import LABELS, MemoryStore, Story, World, key_of
 
@@ -534,6 +535,15 @@ def test_long_histories(monkeypatch: pytest.MonkeyPatch) -> None:
     assert build_record_proof(STORE, STORY.file) == RECORD_PROOF
     monkeypatch.setattr(ledger.proof_building, "PROOF_ENTRIES_MAX", 3)
     with pytest.raises(ProofError, match="has 4 entries, and one file shows 3"):
+        build_record_proof(STORE, STORY.file)
+
+
+def test_a_file_that_no_reader_would_take_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    body_bytes = len(RECORD_PROOF) - len(PROOF_MAGIC) - DIGEST_BYTES
+    monkeypatch.setattr(ledger.proof_files, "PROOF_BYTES_MAX", body_bytes)
+    assert decode_proof(build_record_proof(STORE, STORY.file)) == decode_proof(RECORD_PROOF)
+    monkeypatch.setattr(ledger.proof_files, "PROOF_BYTES_MAX", body_bytes - 1)
+    with pytest.raises(ProofError, match="prove its transactions one by one"):
         build_record_proof(STORE, STORY.file)
 
 
