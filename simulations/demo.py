@@ -22,10 +22,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from node.client import RpcClient
+from node.client import RpcClient, RpcUnavailable
 from simulations.command import CommandFailed, ask, heads, run, wait_for_equal_heads
 from simulations.load import Load, LoadResult
 
+NETWORK = "network"
+"""Where in its directory a program keeps the homes of its nodes."""
 NODES = 8
 PORTS_FROM = 27_600
 FILES_PER_CALL = 100
@@ -53,7 +55,7 @@ class Demo:
         self._console = console
         self._data = data
         self.directory = directory
-        self.network = directory / "network"
+        self.network = directory / NETWORK
         self._files: list[Path] = []
         self._records: dict[str, str] = {}
         self._patient = ""
@@ -327,6 +329,29 @@ def perform(demo: Demo, console: Console) -> bool:
     console.print(table)
     console.print(f"All steps passed in {time.monotonic() - started:.0f} s.", highlight=False)
     return True
+
+
+def attempt(name: str, steps: Callable[[Console, Path], None]) -> int:
+    """Run `steps` in a new directory; 0, or 1 after saying what failed, with all kept for a look.
+
+    Nodes whose homes are in its NETWORK are stopped at the end.
+    """
+    console = Console(highlight=False)
+    directory = Path(tempfile.mkdtemp(prefix=f"medpact-{name}-"))
+    network = directory / NETWORK
+    passed = False
+    try:
+        steps(console, directory)
+        passed = True
+    except (DemoFailed, CommandFailed, RpcUnavailable) as error:
+        console.print(f"FAILED: {error}", style="bold red", markup=False)
+        console.print(f"Logs and homes are kept in {network}", markup=False)
+    finally:
+        if network.exists():
+            run("testnet", "down", network)
+        if passed:
+            shutil.rmtree(directory)
+    return 0 if passed else 1
 
 
 def main() -> int:

@@ -11,16 +11,14 @@ Exit code 0 if so, 1 if not.
 import argparse
 import asyncio
 import secrets
-import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from rich.console import Console
 
-from simulations.command import CommandFailed, ask, heads, run, wait_for_equal_heads
-from simulations.demo import DemoFailed, expect, free_ports
+from simulations.command import ask, heads, run, wait_for_equal_heads
+from simulations.demo import NETWORK, attempt, expect, free_ports
 from simulations.load import Load
 
 NEWCOMER = "observer-1"
@@ -94,11 +92,9 @@ def main() -> int:
     parser.add_argument("--blocks", type=int, default=1_000)
     parser.add_argument("--records", type=int, default=20)
     arguments = parser.parse_args()
-    console = Console(highlight=False)
-    directory = Path(tempfile.mkdtemp(prefix="medpact-newcomer-"))
-    network = directory / "network"
-    passed = False
-    try:
+
+    def steps(console: Console, directory: Path) -> None:
+        network = directory / NETWORK
         create(network)
         records = register(directory, network / "recorder-1", arguments.records)
         asyncio.run(grow(network, arguments.blocks, console))
@@ -109,16 +105,8 @@ def main() -> int:
         verified = run("verify", "--home", network / NEWCOMER)
         expect(verified.code == 0, f"verify: {verified.sentence}")
         console.print("its database re-hashes and re-executes to the same ledger")
-        passed = True
-    except (DemoFailed, CommandFailed) as error:
-        console.print(f"FAILED: {error}", style="bold red", markup=False)
-        console.print(f"Logs and homes are kept in {network}", markup=False)
-    finally:
-        if network.exists():
-            run("testnet", "down", network)
-        if passed:
-            shutil.rmtree(directory)
-    return 0 if passed else 1
+
+    return attempt("newcomer", steps)
 
 
 if __name__ == "__main__":

@@ -11,18 +11,16 @@ a client has seen a receipt of ran exactly once, at the height the receipt said.
 import argparse
 import asyncio
 import random
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 
-from node.client import RpcClient, RpcUnavailable
-from simulations.command import CommandFailed, ask, heads, run, wait_for_equal_heads
-from simulations.demo import DemoFailed, expect, free_ports, wait_until
+from node.client import RpcClient
+from simulations.command import ask, heads, run, wait_for_equal_heads
+from simulations.demo import NETWORK, attempt, expect, free_ports, wait_until
 from simulations.load import Load, LoadResult
 
 RECORDERS, AUDITORS = 4, 3
@@ -157,25 +155,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--heal-seconds", type=float, default=30)
     arguments = parser.parse_args()
-    console = Console(highlight=False)
-    directory = Path(tempfile.mkdtemp(prefix="medpact-torture-"))
-    network = directory / "network"
-    torture = Torture(console, network, arguments.seed, arguments.heal_seconds)
-    passed = False
-    try:
+
+    def steps(console: Console, directory: Path) -> None:
+        torture = Torture(console, directory / NETWORK, arguments.seed, arguments.heal_seconds)
         torture.create()
         asyncio.run(torture.kill_one_by_one(arguments.kills, arguments.rate))
         asyncio.run(torture.kill_all_at_once(arguments.rate))
-        passed = True
-    except (DemoFailed, CommandFailed, RpcUnavailable) as error:
-        console.print(f"FAILED: {error}", style="bold red", markup=False)
-        console.print(f"Logs and homes are kept in {network}", markup=False)
-    finally:
-        if network.exists():
-            run("testnet", "down", network)
-        if passed:
-            shutil.rmtree(directory)
-    return 0 if passed else 1
+
+    return attempt("torture", steps)
 
 
 if __name__ == "__main__":
