@@ -1,4 +1,4 @@
--- Schema version 1. Later versions are files of their own, listed in storage/database.py.
+-- Schema version 1. Later versions are files of their own, listed in storage/schema.py.
 -- Everything of one block is written in one transaction (docs/ARCHITECTURE.md section 8). The types
 -- are checked so that `medpact verify` can rely on them in a damaged file as well.
 
