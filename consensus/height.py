@@ -26,6 +26,7 @@ from consensus.tally import Tally
 from consensus.view_change import ProposalError, check_proposal, justify
 from consensus.voice import Identity, Voice
 from primitives.block import Block, BlockHeader
+from primitives.codec import VIEW_MAX
 
 BLOCKS_KEPT_MAX = 4
 """Checked blocks of one height kept in memory; an older one would be fetched again."""
@@ -294,8 +295,12 @@ class HeightState:
             self._leave(self._tally.view_joined, now)
 
     def _time_view(self, now: int) -> None:
-        """OSDI'99 section 4.5.2, first rule: do not time a view before a quorum follows it."""
-        if self._pacing.awake and not self._pacing.timed and self._is_followed:
+        """OSDI'99 section 4.5.2, first rule: do not time a view before a quorum follows it.
+
+        More than f liars of every group can take us to the last view, which none follows.
+        """
+        followed = self._is_followed and self.view < VIEW_MAX
+        if self._pacing.awake and not self._pacing.timed and followed:
             self._pacing.time_view(self.view, now)
 
     def _propose(self, now: int) -> None:

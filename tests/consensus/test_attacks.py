@@ -32,7 +32,7 @@ from consensus.messages import (
     VoteSignature,
 )
 from primitives.block import Block
-from primitives.codec import VIEW_MAX
+from primitives.codec import VIEW_MAX, decode, encode
 from tests.consensus.support import (
     CHAIN,
     Stage,
@@ -464,3 +464,17 @@ def test_nothing_that_peers_send_raises_or_makes_us_contradict_ourselves(
         for effect in promised
     }
     assert len(values) == len(promised)
+
+
+def test_liars_that_ask_for_the_last_view_make_nobody_promise_what_no_file_can_hold() -> None:
+    # A class of three tolerates no liar; one in each class must still not damage what is stored.
+    stage = Stage("r0", make_committee(3, 3))
+    stage.step(Pending())
+    for name in ("r1", "a0", "r2", "a1"):
+        stage.hear((name, ViewChange(1, VIEW_MAX, None)))
+    assert stage.replica.view == VIEW_MAX
+    stage.wait(120_000)
+    assert stage.replica.view == VIEW_MAX
+    assert stage.restarted().replica.view == VIEW_MAX
+    for promise in stage.recorded:
+        assert decode(encode(promise.signed), Signed, bytes_max=1_000) == promise.signed
