@@ -27,7 +27,7 @@ from primitives.institution import check_institution
 from simulations.demo import free_ports
 
 CLI = Path(__file__).resolve().parents[2] / "cli.py"
-PORT = free_ports(8)
+PORT = free_ports(10)
 WAIT_S = 60
 
 
@@ -43,8 +43,8 @@ def test_every_home_is_complete_and_agrees_with_genesis(tmp_path: Path) -> None:
     genesis = parse_genesis((tmp_path / "net" / "genesis.toml").read_bytes())
     assert made.chain_id == genesis.chain_id
     assert [institution.address for institution in genesis.institutions[3:5]] == [
-        "127.0.0.1:22407",
-        "127.0.0.1:22408",
+        f"127.0.0.1:{PORT + 7}",
+        f"127.0.0.1:{PORT + 8}",
     ]
     for institution in genesis.institutions:
         check_institution(institution)
