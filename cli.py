@@ -23,6 +23,7 @@ from node.console import (
     json_option,
     leave,
     progress,
+    settle_errors,
     wants_json,
 )
 
@@ -105,6 +106,7 @@ class MedpactGroup(click.Group):
             code = ExitCode.INTERRUPTED
         except Exception as error:  # noqa: BLE001 - the last resort
             code = _fail(error, as_json)
+        settle_errors()
         sys.exit(int(code))
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TextIO, TypeVar
 
 import click
 
@@ -139,19 +139,28 @@ def emit(document: Document, text: Callable[[], None]) -> None:
         else:
             text()
     except BrokenPipeError:
-        _drop_output()
+        _drop(sys.stdout)
         leave(ExitCode.PIPE)
     except OSError as error:
-        _drop_output()
+        _drop(sys.stdout)
         raise CommandError(
             f"The result cannot be written to standard output: {reason(error)}.", ExitCode.FILE
         ) from error
 
 
-def _drop_output() -> None:
-    """Send what is left of standard output nowhere: at the end it would fail once more."""
+def settle_errors() -> None:
+    """Standard error that cannot be written must not decide the exit code when the process ends."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:
+        _drop(sys.stderr)
+
+
+def _drop(stream: TextIO) -> None:
+    """Send what is left in a stream nowhere: at the end it would fail once more."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 

@@ -426,22 +426,9 @@ def test_a_directory_too_deep_for_a_database_is_left_alone(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("no_color", "plain"), [("1", True), ("", False)])
-def test_no_color_leaves_plain_text_on_a_terminal(
-    tmp_path: Path, no_color: str, plain: bool
-) -> None:
-    create = f"testnet create {tmp_path / 'n'} --recorders 1; {sys.executable} {ROOT / 'cli.py'}"
-    command = f"{sys.executable} {ROOT / 'cli.py'} {create} status --home {tmp_path / 'n'}"
-    outer, inner = os.openpty()
-    environment = {**os.environ, "NO_COLOR": no_color, "TERM": "xterm-256color"}
-    try:
-        shell = ["bash", "-c", command]
-        subprocess.run(
-            shell, stdin=inner, stdout=inner, stderr=inner, env=environment, timeout=60, check=False
-        )
-        shown = os.read(outer, 65_536)
-    finally:
-        os.close(outer)
-        os.close(inner)
-    assert b"recorder-1" in shown
-    assert b"Warning: " in shown.replace(b"\x1b[0m", b"")
-    assert (b"\x1b" not in shown) == plain
+def test_no_color_leaves_plain_text(tmp_path: Path, no_color: str, plain: bool) -> None:
+    terminal = {"NO_COLOR": no_color, "FORCE_COLOR": "1", "TERM": "xterm"}
+    arguments = ["testnet", "create", str(tmp_path / "n"), "--recorders", "1"]
+    done = CliRunner(env=terminal).invoke(main, arguments, color=True)
+    assert "recorder-1" in done.output
+    assert ("\x1b" not in done.output) == plain
