@@ -333,7 +333,11 @@ class Core:
             return None
         try:
             check_certificate(
-                certificate, Phase.COMMIT, self.genesis.chain_id, self.chain.committee
+                certificate,
+                Phase.COMMIT,
+                self.genesis.chain_id,
+                self.chain.committee,
+                self._seat.signatures,
             )
         except CertificateError:
             return None

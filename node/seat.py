@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from consensus import events as consensus_events
+from consensus.certificates import SignatureCache
 from consensus.events import Persist
 from consensus.messages import ViewChange
 from consensus.replica import Replica
@@ -63,6 +64,11 @@ class Seat:
         self.abstaining = restored
         self.replica: Replica | None = None
         self._take()
+
+    @property
+    def signatures(self) -> SignatureCache | None:
+        """What the replica has verified, so that a synced block's votes are not checked again."""
+        return None if self.replica is None else self.replica.signatures
 
     @property
     def deadline(self) -> int | None:
