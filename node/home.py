@@ -13,7 +13,7 @@ from pathlib import Path
 
 LOCK_WAIT_MS_MAX = 300
 """How long a start waits for the lock: a look at it (`running_pid`) holds it for microseconds."""
-_LOCK_RETRY_MS = 20
+LOCK_RETRY_MS = 20
 _PID_BYTES_MAX = 32
 PATH_BYTES_MAX = 480
 """SQLite opens no file whose whole name, with those that it makes beside it, has over 512 bytes."""
@@ -223,11 +223,11 @@ class Home:
 
 
 def _lock(descriptor: int) -> bool:
-    for _ in range(LOCK_WAIT_MS_MAX // _LOCK_RETRY_MS):
+    for _ in range(LOCK_WAIT_MS_MAX // LOCK_RETRY_MS):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(_LOCK_RETRY_MS / 1000)
+            time.sleep(LOCK_RETRY_MS / 1000)
         else:
             return True
     return False

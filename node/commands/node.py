@@ -8,6 +8,7 @@ from node.arguments import shown_time
 from node.config import load_config
 from node.console import emit_fields, home_path, leave, options, warn
 from node.keyfile import read_key
+from node.keylock import key_held
 from node.startup import check_membership, read_genesis
 
 
@@ -33,7 +34,7 @@ def start(override_restored_backup: bool) -> None:
             "the institution can be suspended. Do this only if the old disk is lost, no other "
             "machine runs with this key, and the consortium has no quorum without this node."
         )
-    with config.home.locked():
+    with config.home.locked(), key_held(key.public):
         from node.daemon import run
 
         # Everything that the daemon creates is its owner's alone.
