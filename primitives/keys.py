@@ -6,6 +6,8 @@ signature and fork the ledger, so every check in this project is this one. libso
 small-order public keys and R, non-canonical public keys, and S not below the group's order.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from nacl import bindings
@@ -14,6 +16,25 @@ from nacl.exceptions import BadSignatureError
 PUBLIC_KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 SEED_BYTES: Final = 32
+
+_known: dict[tuple[bytes, bytes, bytes], bool] | None = None
+"""What `each_signature_once` keeps: whether a signature is good, by key, message and signature."""
+
+
+@contextmanager
+def each_signature_once() -> Iterator[None]:
+    """Calculate no signature check twice in this process while this lasts.
+
+    For programs that run many nodes in one process, each of which would check the same signatures:
+    the result follows from the bytes alone, and what was signed here is known to be good. Grows by
+    about 400 bytes a signature. Not for threads.
+    """
+    global _known  # noqa: PLW0603 - the one switch of the one verifier
+    outer, _known = _known, {} if _known is None else _known
+    try:
+        yield
+    finally:
+        _known = outer
 
 
 class PrivateKey:
@@ -35,7 +56,10 @@ class PrivateKey:
 
     def sign(self, message: bytes) -> bytes:
         """Return the detached signature of `message`, 64 bytes. Measured: 28 us for 100 bytes."""
-        return bindings.crypto_sign(message, self._secret)[:SIGNATURE_BYTES]
+        signature = bindings.crypto_sign(message, self._secret)[:SIGNATURE_BYTES]
+        if _known is not None:
+            _known[self.public, message, signature] = True
+        return signature
 
     def __repr__(self) -> str:
         return f"PrivateKey(public={self.public.hex()})"
@@ -46,6 +70,16 @@ def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
 
     Measured: 73 us for 100 bytes. The message is copied twice: sign digests, not bodies.
     """
+    if _known is None:
+        return _verify(public_key, message, signature)
+    place = (public_key, message, signature)
+    good = _known.get(place)
+    if good is None:
+        good = _known[place] = _verify(public_key, message, signature)
+    return good
+
+
+def _verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
     if len(public_key) != PUBLIC_KEY_BYTES or len(signature) != SIGNATURE_BYTES:
         return False
     try:

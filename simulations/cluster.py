@@ -10,6 +10,7 @@ from typing import assert_never
 from ledger.store import Write
 from node.events import Applied, Report
 from node.wire import Consensus, Message
+from primitives.keys import each_signature_once
 from simulations import faults
 from simulations.byzantine import BEHAVIOURS, Collusion
 from simulations.checkers import (
@@ -125,6 +126,10 @@ class Cluster:
 
     def run(self) -> Figures:
         """Run to the end. Raises Violation, NoProgress, or what a node raised."""
+        with each_signature_once():
+            return self._run()
+
+    def _run(self) -> Figures:
         scenario, schedule = self.scenario, self.schedule
         self.trace.tell(0, "scenario", scenario.summary())
         for host in self.hosts:

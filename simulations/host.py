@@ -18,8 +18,6 @@ from node.core import Core, CoreSettings
 from node.events import (
     Applied,
     BatchArrived,
-    BlockArrived,
-    BlocksArrived,
     BlockStored,
     Effect,
     Event,
@@ -38,27 +36,18 @@ from node.events import (
 from node.intake import (
     IntakeError,
     Rules,
-    check_batches_found,
-    check_blocks_found,
     check_submission,
 )
 from node.wire import (
     BatchBody,
-    BatchesFound,
-    BatchesWanted,
-    BlockFound,
-    BlocksFound,
-    BlocksWanted,
-    BlockWanted,
     Message,
     Request,
     decode_gossip,
-    decode_message,
     decode_request,
-    decode_response,
 )
 from primitives.codec import CodecError, encode
 from primitives.keys import PrivateKey
+from simulations.answers import answer_events
 from simulations.byzantine import Behaviour
 from simulations.scenario import GENESIS_MS
 from simulations.store import MemoryStore
@@ -106,6 +95,10 @@ class Host:
         self._turn_at: int | None = None
         self._turns_now = 0
         self._turned_at = 0
+        self._deadline_ms: int | None = None
+        """The core's deadline since its last step; None: not asked for yet."""
+        self._encoded: tuple[Message | None, bytes] = (None, b"")
+        """The message sent last, which goes to many, and its bytes."""
         self.store.write([WriteGenesis(*genesis_state(world.genesis))])
 
     # ---- the machine -----------------------------------------------------------------------------
@@ -141,6 +134,7 @@ class Host:
         self._events.clear()
         self._performing = False
         self._turn_at = None
+        self._deadline_ms = None
         self.core = Core(
             world.genesis,
             self.id,
@@ -211,7 +205,7 @@ class Host:
         schedule = self.world.schedule
         time = schedule.now
         if not self._events:
-            time = max(time, self.running.deadline - self._offset_ms)
+            time = max(time, self._deadline - self._offset_ms)
         if self._turn_at is not None and self._turn_at <= time:
             return
         self._turn_at = time
@@ -225,14 +219,24 @@ class Host:
 
         schedule.at(time, turn)
 
+    @property
+    def _deadline(self) -> int:
+        if self._deadline_ms is None:
+            self._deadline_ms = self.running.deadline
+        return self._deadline_ms
+
+    def _step(self, event: Event) -> list[Effect]:
+        self._deadline_ms = None
+        return self.running.step(event, self.now, self.wall)
+
     def _turn(self) -> None:
         self._count_turn()
-        core, now, wall = self.running, self.now, self.wall
+        chain = self.running.chain
         effects: list[Effect] = []
-        while self._events and core.chain.writing is None:
-            effects += core.step(self._events.popleft(), now, wall)
-        if core.chain.writing is None and core.deadline <= now:
-            effects += core.step(Expired(), now, wall)
+        while self._events and chain.writing is None:
+            effects += self._step(self._events.popleft())
+        if chain.writing is None and self._deadline <= self.now:
+            effects += self._step(Expired())
         self._perform(effects)
 
     def _count_turn(self) -> None:
@@ -276,7 +280,7 @@ class Host:
             self._perform_one(effect)
         if any(isinstance(write, WriteBlock) for write in writes):
             self._boundary()
-            self._perform(self.running.step(BlockStored(), self.now, self.wall))
+            self._perform(self._step(BlockStored()))
         else:
             self._plan()
 
@@ -319,7 +323,9 @@ class Host:
     def _send(self, peer: str, message: Message) -> None:
         if self.behaviour is None:
             self.world.witness.sends(self, message)
-            raws = [encode(message)]
+            if self._encoded[0] is not message:
+                self._encoded = message, encode(message)
+            raws = [self._encoded[1]]
         else:
             raws = self.behaviour.outgoing(self, peer, message)
         for raw in raws:
@@ -343,7 +349,7 @@ class Host:
     def message(self, peer: str, raw: bytes) -> None:
         """A direct message."""
         try:
-            message = decode_message(raw)
+            message = self.world.checks.message(raw)
         except CodecError:
             self.counters["malformed"] += 1
             return
@@ -397,28 +403,14 @@ class Host:
             answered = False
             try:
                 if raw is not None:
-                    self._take_answer(peer, request, raw)
+                    for event in answer_events(peer, request, raw, self.world.checks, self.rules):
+                        self._post(event)
                     answered = True
             except (CodecError, IntakeError):
                 self.counters["answers_invalid"] += 1
             self._post(RequestEnded(peer, request, answered))
 
         self.world.network.ask(self, peer, encode(request), take)
-
-    def _take_answer(self, peer: str, request: Request, raw: bytes) -> None:
-        response = decode_response(raw)
-        known = self.world.checks.known
-        match request, response:
-            case BatchesWanted(), BatchesFound():
-                for batch in check_batches_found(request, response, self.rules, known):
-                    self._post(BatchArrived(batch))
-            case BlockWanted(), BlockFound():
-                self._post(BlockArrived(peer, response))
-            case BlocksWanted(), BlocksFound():
-                blocks = check_blocks_found(request, response, known, self.rules)
-                self._post(BlocksArrived(peer, blocks, response.head_height))
-            case _:
-                raise IntakeError("the answer is of another kind than the question")
 
     # ---- local clients ---------------------------------------------------------------------------
 

@@ -226,7 +226,7 @@ class Network:
     def _carry(self, sender: Endpoint, receiver: Endpoint, arrive: Callable[[], None]) -> None:
         self.sent += 1
         chance, weather = self._chance, self.weather
-        if sender.id in self._muted or self._is_cut(sender.id, receiver.id):
+        if sender.id in self._muted or (self._cuts and self._is_cut(sender.id, receiver.id)):
             return
         if weather.loss and chance.random() < weather.loss:
             return

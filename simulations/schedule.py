@@ -27,14 +27,15 @@ class Schedule:
         """Run until `done`, asked once per millisecond in which something happened, or until the
         time `until`; whether it was done.
         """
-        while self._planned:
-            time = self._planned[0][0]
+        planned = self._planned
+        while planned:
+            time = planned[0][0]
             if time > self.now and done():
                 return True
             if time > until:
                 break
-            _, _, action = heapq.heappop(self._planned)
             self.now = time
-            action()
+            while planned and planned[0][0] == time:
+                heapq.heappop(planned)[2]()
         self.now = max(self.now, until) if not done() else self.now
         return done()

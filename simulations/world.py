@@ -9,7 +9,7 @@ from ledger.store import Write
 from ledger.transactions import BatchError, CheckedBatch
 from node.events import Applied, Report
 from node.intake import Rules, check_raw_batch
-from node.wire import Message
+from node.wire import Message, decode_message
 from simulations.network import Network
 from simulations.schedule import Schedule
 from simulations.store import MemoryStore
@@ -48,13 +48,14 @@ class Witness(Protocol):
 
 
 class Checks:
-    """Batches checked by any node of this process: the result follows from the bytes and the rules
-    alone, and the signatures are most of what a simulation costs.
+    """What any node of a run has decoded or checked: the result follows from the bytes and the
+    rules alone, and is most of what a simulation costs.
     """
 
     def __init__(self) -> None:
         self._results: dict[tuple[bytes, tuple[tuple[str, bytes], ...]], CheckedBatch | str] = {}
         self._by_id: dict[bytes, CheckedBatch] = {}
+        self._messages: dict[bytes, Message] = {}
 
     def check(self, raw: bytes, rules: Rules) -> CheckedBatch:
         """As check_raw_batch. Raises BatchError."""
@@ -70,6 +71,13 @@ class Checks:
         if isinstance(result, str):
             raise BatchError(result)
         return result
+
+    def message(self, raw: bytes) -> Message:
+        """As decode_message. Raises CodecError."""
+        message = self._messages.get(raw)
+        if message is None:
+            message = self._messages[raw] = decode_message(raw)
+        return message
 
     def known(self, batch_id: bytes) -> CheckedBatch | None:
         """A batch that was found good."""

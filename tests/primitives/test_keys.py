@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl import bindings
 
-from primitives.keys import SIGNATURE_BYTES, PrivateKey, is_public_key, verify
+from primitives.keys import (
+    SIGNATURE_BYTES,
+    PrivateKey,
+    each_signature_once,
+    is_public_key,
+    verify,
+)
 
 GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
 FIELD_PRIME = 2**255 - 19
@@ -158,3 +164,32 @@ def test_the_seed_stays_out_of_sight() -> None:
 def test_a_seed_of_another_length_is_our_own_mistake(length: int) -> None:
     with pytest.raises(ValueError, match=f"32 bytes, not {length}"):
         PrivateKey(bytes(length))
+
+
+def test_many_nodes_in_one_process_calculate_each_check_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key, other = PrivateKey(bytes(32)), PrivateKey(bytes([1]) * 32)
+    before = key.sign(b"before")
+    calculated: list[bytes] = []
+    real = bindings.crypto_sign_open
+
+    def counting(signed: bytes, public: bytes) -> bytes:
+        calculated.append(signed)
+        return real(signed, public)
+
+    monkeypatch.setattr(bindings, "crypto_sign_open", counting)
+    with each_signature_once():
+        signature = key.sign(b"message")
+        for _ in range(2):
+            assert verify(key.public, b"message", signature)
+            assert verify(key.public, b"before", before)
+            assert not verify(other.public, b"message", signature)
+            assert not verify(key.public, b"another message", signature)
+            assert not verify(key.public, b"message", bytes(64))
+            assert not verify(key.public, b"message", signature[1:])
+        with each_signature_once():
+            assert verify(key.public, b"message", signature)
+    assert len(calculated) == 4
+    assert verify(key.public, b"message", signature)
+    assert len(calculated) == 5

@@ -1,0 +1,35 @@
+"""What an answer to a request means to the core: decoded and checked as the daemon's shell does."""
+
+from collections.abc import Iterator
+
+from node.events import BatchArrived, BlockArrived, BlocksArrived, Event
+from node.intake import IntakeError, Rules, check_batches_found, check_blocks_found
+from node.wire import (
+    BatchesFound,
+    BatchesWanted,
+    BlockFound,
+    BlocksFound,
+    BlocksWanted,
+    BlockWanted,
+    Request,
+    decode_response,
+)
+from simulations.world import Checks
+
+
+def answer_events(
+    peer: str, request: Request, raw: bytes, checks: Checks, rules: Rules
+) -> Iterator[Event]:
+    """The events of a peer's answer. Raises CodecError and IntakeError for one that is bad."""
+    response = decode_response(raw)
+    match request, response:
+        case BatchesWanted(), BatchesFound():
+            for batch in check_batches_found(request, response, rules, checks.known):
+                yield BatchArrived(batch)
+        case BlockWanted(), BlockFound():
+            yield BlockArrived(peer, response)
+        case BlocksWanted(), BlocksFound():
+            blocks = check_blocks_found(request, response, checks.known, rules)
+            yield BlocksArrived(peer, blocks, response.head_height)
+        case _:
+            raise IntakeError("the answer is of another kind than the question")
