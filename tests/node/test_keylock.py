@@ -92,5 +92,5 @@ def test_a_system_without_such_sockets_is_one_sentence(monkeypatch: pytest.Monke
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(socket.socket, "bind", forbidden)
-    with pytest.raises(StartError, match="permission denied. Let the node's"), key_held(new_key()):
+    with pytest.raises(StartError, match=r"permission denied\. Let the"), key_held(new_key()):
         raise AssertionError("nothing was held")
