@@ -24,7 +24,7 @@ from simulations.checkers import (
 from simulations.faults import Fault
 from simulations.host import Host
 from simulations.network import Cut, Network
-from simulations.scenario import GENESIS_MS, RETRY_MS, Scenario, found, groups_of, member_ids
+from simulations.scenario import GENESIS_MS, RETRY_MS, Scenario, found, member_ids
 from simulations.schedule import Schedule
 from simulations.trace import Trace
 from simulations.workload import Pending, Workload
@@ -68,8 +68,11 @@ class Cluster:
         self._chance_clients = self._chance("clients")
         self.workload = Workload(self.genesis, dict(consortium.keys), self._chance("workload"))
         liars = {one.who: one.kind for one in scenario.byzantine}
-        groups = groups_of(scenario.shape)
-        self.watch = Watch(self.genesis, consortium.committee, groups, tuple(liars))
+        self.watch = Watch(
+            self.genesis,
+            tuple(liars),
+            lambda: {host.id: host.store for host in self.correct},
+        )
         self.world = World(
             self.genesis,
             self.schedule,
@@ -103,7 +106,7 @@ class Cluster:
     def wrote(self, host: Host, writes: Sequence[Write]) -> None:
         """A correct node has made something durable."""
         if host in self.correct:
-            self.watch.wrote(host.id, host.store, writes)
+            self.watch.wrote(host.id, host.store, writes, host.turned_wall)
 
     def sends(self, host: Host, message: Message) -> None:
         """A correct node is about to send."""
@@ -241,6 +244,7 @@ class Cluster:
     def _replace_disk(self, host: Host, number: int) -> None:
         host.stop()
         host.restore(self._backups[number])
+        self.watch.restored(host.id)
 
     def _heal(self) -> None:
         """Mend everything but the liars."""

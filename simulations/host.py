@@ -85,6 +85,8 @@ class Host:
         self.paused = False
         self.effects_left: int | None = None
         """How many more effects are performed before the process dies; None: no plan to die."""
+        self.turned_wall = 0
+        """The wall clock at the turn whose effects are being performed."""
         self.counters: Counter[str] = Counter()
         self._boots = 0
         self._promises = 0
@@ -149,6 +151,7 @@ class Host:
         pending = [world.checks.check(raw, self.rules) for raw in store.pending_batches()]
         height = self.core.head.height
         world.trace.tell(world.schedule.now, self.name, "starts", f"at height {height}")
+        self.turned_wall = self.wall
         effects = self.core.start(pending, self.now, self.wall)
         world.network.started(self)
         self._alive(lambda: self._perform(effects))
@@ -227,6 +230,7 @@ class Host:
 
     def _step(self, event: Event) -> list[Effect]:
         self._deadline_ms = None
+        self.turned_wall = self.wall
         return self.running.step(event, self.now, self.wall)
 
     def _turn(self) -> None:

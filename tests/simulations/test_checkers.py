@@ -32,7 +32,7 @@ from simulations.checkers import (
     check_stores,
 )
 from simulations.cluster import Cluster
-from simulations.scenario import draw, groups_of
+from simulations.scenario import draw
 
 SEED = 6
 """A run without faults, in which shares are accepted, refused, and refused for a revocation."""
@@ -62,9 +62,13 @@ def blocks_of(cluster: Cluster) -> list[WriteBlock]:
     return [cluster.watch.chain[height] for height in sorted(cluster.watch.chain)]
 
 
-def fresh_watch(cluster: Cluster, liars: tuple[str, ...] = ()) -> Watch:
-    committee = cluster.correct[0].running.chain.committee
-    return Watch(cluster.genesis, committee, groups_of(cluster.scenario.shape), liars)
+def fresh_watch(cluster: Cluster, liars: tuple[str, ...] = (), height: int = 0) -> Watch:
+    """A watch that has seen the blocks up to a height."""
+    disks = {host.id: host.store for host in cluster.correct}
+    watch = Watch(cluster.genesis, liars, lambda: disks)
+    for write in blocks_of(cluster)[:height]:
+        watch.wrote(WHO, disks[WHO], [write], 0)
+    return watch
 
 
 # ---- promises ------------------------------------------------------------------------------------
@@ -108,7 +112,7 @@ def test_what_may_be_promised_is_no_contradiction() -> None:
 @pytest.mark.parametrize(
     ("message", "certificate", "who", "reason"),
     [
-        (Prepare(9, 0, HASH_A), None, WHO, "at height 99"),
+        (Prepare(9, 0, HASH_A), None, WHO, "records PREPARE"),
         (Prepare(99, 0, HASH_A), None, "recorder-2", "of recorder-2"),
         (Prepare(99, 0, HASH_A), None, WHO, "not durable"),
     ],
@@ -116,9 +120,12 @@ def test_what_may_be_promised_is_no_contradiction() -> None:
 def test_a_vote_rests_on_what_is_durable(
     finished: Cluster, message: Message, certificate: Certificate | None, who: str, reason: str
 ) -> None:
-    promise = WritePromise(99, Persist(signed(message, who), certificate, None))
+    height = finished.correct[0].running.head.height
+    above = msgspec.structs.replace(message, height=height + 1 if message.height == 99 else 9)
+    promise = WritePromise(height + 1, Persist(signed(above, who), certificate, None))
+    watch = fresh_watch(finished, height=height)
     with pytest.raises(Violation, match=reason):
-        fresh_watch(finished).wrote(WHO, finished.correct[0].store, [promise])
+        watch.wrote(WHO, finished.correct[0].store, [promise], 0)
 
 
 def test_a_commit_rests_on_its_certificate(finished: Cluster) -> None:
@@ -131,16 +138,16 @@ def test_a_commit_rests_on_its_certificate(finished: Cluster) -> None:
     ):
         promise = WritePromise(1, Persist(commit, certificate, None))
         with pytest.raises(Violation, match=reason):
-            fresh_watch(finished).wrote(WHO, finished.correct[0].store, [promise])
+            fresh_watch(finished).wrote(WHO, finished.correct[0].store, [promise], 0)
 
 
 def test_nothing_leaves_before_it_is_durable(finished: Cluster) -> None:
     watch = fresh_watch(finished)
-    vote = signed(ViewChange(99, 1, None))
+    vote = signed(ViewChange(1, 1, None))
     watch.sends("recorder-2", Consensus(vote))  # Of another member: passed on.
     with pytest.raises(Violation, match="before it is durable"):
         watch.sends(WHO, Consensus(vote))
-    watch.wrote(WHO, finished.correct[0].store, [WritePromise(99, Persist(vote, None, None))])
+    watch.wrote(WHO, finished.correct[0].store, [WritePromise(1, Persist(vote, None, None))], 0)
     watch.sends(WHO, Consensus(vote))
 
 
@@ -197,28 +204,23 @@ def test_a_block_needs_its_certificate(
 ) -> None:
     write = finished.watch.chain[2]
     store = finished.correct[0].store
-    fresh_watch(finished).wrote(WHO, store, [write])
+    fresh_watch(finished, height=1).wrote(WHO, store, [write], 0)
     with pytest.raises(Violation, match=reason):
-        fresh_watch(finished).wrote(WHO, store, [change(write)])
+        fresh_watch(finished, height=1).wrote(WHO, store, [change(write)], 0)
 
 
-def test_a_quorum_is_counted_without_the_code_under_test(finished: Cluster) -> None:
-    watch = Watch(
-        finished.genesis,
-        finished.correct[0].running.chain.committee,
-        [tuple(f"recorder-{n}" for n in range(1, 20))],
-        (),
-    )
-    with pytest.raises(Violation, match="of 19 voters"):
-        watch.wrote(WHO, finished.correct[0].store, [finished.watch.chain[2]])
+def test_nobody_speaks_of_a_height_whose_committee_is_not_known(finished: Cluster) -> None:
+    store = finished.correct[0].store
+    with pytest.raises(Violation, match="who votes at height 2"):
+        fresh_watch(finished).wrote(WHO, store, [finished.watch.chain[2]], 0)
 
 
 def test_receipts_are_the_same_everywhere(finished: Cluster) -> None:
-    watch, write = fresh_watch(finished), finished.watch.chain[2]
-    watch.wrote(WHO, finished.correct[0].store, [write])
+    watch, write = fresh_watch(finished, height=2), finished.watch.chain[2]
+    watch.wrote(WHO, finished.correct[0].store, [write], 0)
     other: list[Write] = [replace(write, receipts=write.receipts[:-1])]
     with pytest.raises(Violation, match="other receipts"):
-        watch.wrote("recorder-2", finished.correct[1].store, other)
+        watch.wrote("recorder-2", finished.correct[1].store, other, 0)
 
 
 # ---- the end -------------------------------------------------------------------------------------

@@ -1,0 +1,51 @@
+"""What must not happen long before a fork: a correct voter PREPAREs against a decision.
+
+The proof of safety in one sentence: if in view u so many correct voters have sent COMMIT for a
+block that with the liars they would be a quorum, then no correct voter ever PREPAREs another block
+in a view above u. It holds whenever one group has no more liars than its bound, in whichever order
+the messages come, so breaking it shows a broken rule even where luck prevented the fork.
+"""
+
+from collections.abc import Sequence
+
+from simulations.checkers.council import Council
+from simulations.checkers.violation import Violation
+
+
+class Locks:
+    """The PREPAREs and COMMITs of correct voters at one height."""
+
+    def __init__(self, council: Council, liars: Sequence[str]) -> None:
+        self._council = council
+        self._liars = list(liars)
+        self._sound = council.is_sound(liars)
+        self._prepares: dict[tuple[int, bytes], list[str]] = {}
+        self._commits: dict[tuple[int, bytes], list[str]] = {}
+
+    def prepare(self, id: str, view: int, block_hash: bytes) -> None:
+        """A correct voter PREPAREs. Raises Violation if it must not."""
+        self._prepares.setdefault((view, block_hash), []).append(id)
+        self._compare()
+
+    def commit(self, id: str, view: int, block_hash: bytes) -> None:
+        """A correct voter COMMITs. Raises Violation if others had prepared against it."""
+        self._commits.setdefault((view, block_hash), []).append(id)
+        self._compare()
+
+    def may_be_prepared(self, view: int, block_hash: bytes) -> bool:
+        """Whether the liars and the correct voters that vouched for a block could be a quorum."""
+        voters = self._prepares.get((view, block_hash), [])
+        return self._council.missing(voters + self._liars) is None
+
+    def _compare(self) -> None:
+        if not self._sound or len(self._prepares) < 2:
+            return
+        for (view, block_hash), voters in self._commits.items():
+            later = [at for at in self._prepares if at[0] > view and at[1] != block_hash]
+            if later and self._council.missing(voters + self._liars) is None:
+                who = self._prepares[later[0]][0]
+                raise Violation(
+                    f"fork at height {self._council.height} under way: {who} prepares "
+                    f"{later[0][1].hex()[:8]} in view {later[0][0]}, though "
+                    f"{block_hash.hex()[:8]} may be decided in view {view}"
+                )
