@@ -31,7 +31,9 @@ CONSENSUS_VALUES = tuple(
     f"consensus.{name}" for name in "certificates committee events messages settings".split()
 )
 # These drive real daemons: by the command, and by the RPC for load.
-CLIENTS_OF_DAEMONS = tuple(f"simulations.{name}" for name in "demo load newcomer torture".split())
+CLIENTS_OF_DAEMONS = tuple(
+    f"simulations.{name}" for name in "chaos_nodes demo load newcomer torture".split()
+)
 ONLY_IN = {
     "libp2p": "node/libp2p",  # libp2p.py, and the libp2p_*.py it is split into
     "trio": "node/libp2p",

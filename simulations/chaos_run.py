@@ -1,0 +1,346 @@
+"""One seed of chaos: the consortium under load, its faults, the healing, and the verdict."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ledger.genesis import parse_genesis
+from simulations.campaign import Verdict
+from simulations.chaos_checks import (
+    Reader,
+    Witness,
+    check_chains,
+    check_logs,
+    check_statuses,
+    read_chains,
+    verify,
+)
+from simulations.chaos_machine import Bridge, Machine, MachineError
+from simulations.chaos_nodes import Consortium, Crashed, Links
+from simulations.chaos_plan import Fault, Kind, Plan, Shape, draw_plan
+from simulations.checkers import NoProgress, Violation
+from simulations.command import CommandFailed
+from simulations.load import Load, LoadResult
+
+START_S = 60.0
+HEAL_S = 60.0
+STALL_S = 60.0
+"""The best head never stands still for longer, whatever is drawn; view timeouts grow to 15 s."""
+LOOK_PAUSE_S = 0.3
+WATCH_S = 2.0
+AFTER_S = 3.0
+"""How long everybody submits after the healing; all of it must be acknowledged."""
+AGAIN_S = 0.7
+"""KILL_AGAIN: how long a start may go on before the second kill."""
+OVERHEAD_S = 60.0
+"""What of a run's time is for start, healing and checks."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What does not depend on the seed."""
+
+    shape: Shape
+    seconds: float
+    rate: int
+    base_port: int
+
+    @property
+    def fault_ms(self) -> int:
+        """How long faults go on."""
+        return round(max(self.seconds - OVERHEAD_S, self.seconds / 2) * 1000)
+
+
+@dataclass(slots=True)
+class Figures:
+    """What a run has seen, for the report."""
+
+    height: int = 0
+    acknowledged: int = 0
+    unknown: int = 0
+    latency_p50_ms: int = 0
+    latency_p95_ms: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    """Carried out, by kind."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Drawn, but this machine cannot."""
+    votes: int = 0
+    """Different signed votes found in all databases, none of which contradict each other."""
+    promises: int = 0
+    """Of these, read in their voter's own database while it kept them."""
+    full_disk_ends: int = 0
+    """How often a daemon ended because its disk was full."""
+    heal_ms: int = 0
+    """From the end of the last fault until all heads were equal."""
+    stall_ms: int = 0
+    """The longest time in which no node got a new block, as far as was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeedReport:
+    """What came of one seed."""
+
+    seed: int
+    verdict: Verdict
+    reason: str
+    seconds: float
+    figures: Figures
+
+    def document(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "seed": self.seed,
+            "verdict": self.verdict.name.lower(),
+            "reason": self.reason,
+            "seconds": round(self.seconds, 1),
+            **asdict(self.figures),
+        }
+
+
+def run_seed(
+    settings: Settings, seed: int, machine: Machine, directory: Path, say: Say
+) -> SeedReport:
+    """Run one seed in a new directory; its daemons are gone when this returns.
+
+    Raises MachineError or CommandFailed.
+    """
+    started = time.monotonic()
+    run = Run(settings, seed, machine, directory, say)
+    verdict, reason = Verdict.PASSED, ""
+    refusal: Exception | None = None
+    try:
+        asyncio.run(run.perform())
+    except* Violation as errors:
+        verdict, reason = Verdict.WRONG, _words(errors)
+    except* Crashed as errors:
+        verdict, reason = max(verdict, Verdict.CRASHED), reason or _words(errors)
+    except* NoProgress as errors:
+        verdict, reason = max(verdict, Verdict.STUCK), reason or _words(errors)
+    except* (MachineError, CommandFailed) as errors:
+        refusal = MachineError(_words(errors))
+    if refusal is not None and verdict is Verdict.PASSED:
+        raise refusal
+    return SeedReport(seed, verdict, reason, time.monotonic() - started, run.figures)
+
+
+def _words(errors: BaseExceptionGroup[BaseException]) -> str:
+    found = next(error for error in errors.exceptions)
+    return _words(found) if isinstance(found, BaseExceptionGroup) else str(found)
+
+
+class Run:
+    """One seed while it runs."""
+
+    def __init__(
+        self, settings: Settings, seed: int, machine: Machine, directory: Path, say: Say
+    ) -> None:
+        self._settings = settings
+        self._machine = machine
+        self._say = say
+        self._plan: Plan = draw_plan(seed, settings.shape, settings.fault_ms)
+        self._consortium = Consortium(directory, settings.shape, machine, self._make_links())
+        self._homes = {n.name: n.home for n in self._consortium.nodes.values()}
+        self._acknowledged: dict[str, int] = {}
+        self._height = 0
+        self._began = 0.0
+        self.figures = Figures()
+
+    def _make_links(self) -> Links:
+        return Bridge(self._settings.shape.members, self._settings.base_port)
+
+    async def perform(self) -> None:
+        """Raises Violation, NoProgress, Crashed, MachineError or CommandFailed."""
+        passed = False
+        try:
+            await asyncio.to_thread(self._consortium.create, self._plan, self._settings.base_port)
+            async with Reader() as reader:
+                witness = Witness(reader, self._homes)
+                await self._live(witness)
+                await self._judge(witness, reader)
+            passed = True
+        finally:
+            self._consortium.destroy(keep=not passed)
+
+    # ---- life ------------------------------------------------------------------------------------
+
+    async def _live(self, witness: Witness) -> None:
+        """Start, faults under load, healing, and proof that the ledger goes on."""
+        self._consortium.start_all()
+        async with asyncio.TaskGroup() as background:
+            watching = [
+                background.create_task(self._consortium.supervise()),
+                background.create_task(witness.keep_looking(LOOK_PAUSE_S)),
+            ]
+            await self._wait_for_equal_heads(START_S)
+            self._say(f"{len(self._homes)} daemons are up")
+            self._began = time.monotonic()
+            stall = background.create_task(self._watch_height())
+            await self._under_load(witness)
+            stall.cancel()
+            healed = time.monotonic()
+            await self._wait_for_equal_heads(HEAL_S)
+            self.figures.heal_ms = round((time.monotonic() - healed) * 1000)
+            self._say(f"all heads are equal {self.figures.heal_ms / 1000:.1f} s after the load")
+            await self._go_on()
+            for task in watching:
+                task.cancel()
+
+    async def _under_load(self, witness: Witness) -> None:
+        load = Load(list(self._homes.values()), self._settings.rate)
+        async with asyncio.TaskGroup() as group:
+            loading = group.create_task(load.run())
+            try:
+                async with asyncio.TaskGroup() as faults:
+                    for number, fault in enumerate(self._plan.faults):
+                        faults.create_task(self._suffer(number, fault, witness))
+                    faults.create_task(asyncio.sleep(self._settings.fault_ms / 1000))
+            finally:
+                load.stop()
+        self._count(loading.result())
+        result = loading.result()
+        self.figures.latency_p50_ms = round(result.latency_ms(50))
+        self.figures.latency_p95_ms = round(result.latency_ms(95))
+
+    def _count(self, result: LoadResult) -> None:
+        self._acknowledged.update(result.acknowledged)
+        self.figures.acknowledged = len(self._acknowledged)
+        self.figures.unknown += result.unknown
+
+    async def _watch_height(self) -> None:
+        """Raise NoProgress if nobody gets a block for long."""
+        since = time.monotonic()
+        while True:
+            heads = await self._consortium.heads()
+            height = max((head[0] for head in heads.values() if head), default=0)
+            now = time.monotonic()
+            if height > self._height:
+                self._height, since = height, now
+            self.figures.stall_ms = max(self.figures.stall_ms, round((now - since) * 1000))
+            if now - since > STALL_S:
+                raise NoProgress(f"no node got a block above {self._height} in {STALL_S:.0f} s")
+            await asyncio.sleep(WATCH_S)
+
+    async def _wait_for_equal_heads(self, seconds: float) -> None:
+        """Raise NoProgress unless all have the same head in time."""
+        deadline = time.monotonic() + seconds
+        while True:
+            heads = await self._consortium.heads()
+            first = next(iter(heads.values()))
+            if first is not None and all(head == first for head in heads.values()):
+                self._height = self.figures.height = first[0]
+                return
+            if time.monotonic() > deadline:
+                shown = ", ".join(
+                    f"{name} {f'at {head[0]}' if head else 'does not answer'}"
+                    for name, head in heads.items()
+                )
+                raise NoProgress(f"the heads are not equal after {seconds:.0f} s: {shown}")
+            await asyncio.sleep(WATCH_S / 4)
+
+    async def _go_on(self) -> None:
+        """Everybody submits once more, and is served. Raises NoProgress."""
+        load = Load(list(self._homes.values()), self._settings.rate)
+        loading = asyncio.create_task(load.run())
+        await asyncio.wait((loading,), timeout=AFTER_S)
+        load.stop()
+        result = await loading
+        self._count(result)
+        if result.unknown or not result.acknowledged:
+            total = result.unknown + len(result.acknowledged)
+            raise NoProgress(f"after the healing {result.unknown} of {total} transactions failed")
+        await self._wait_for_equal_heads(HEAL_S)
+
+    # ---- faults ----------------------------------------------------------------------------------
+
+    async def _suffer(self, number: int, fault: Fault, witness: Witness) -> None:
+        await asyncio.sleep(self._began + fault.at_ms / 1000 - time.monotonic())
+        if fault.kind in self._machine.missing:
+            self._tally(self.figures.left_out, fault)
+            return
+        self._say(f"height {self._height}: {fault.text()}")
+        await self._begin(number, fault, witness)
+        await asyncio.sleep(fault.lasts_ms / 1000)
+        await self._end(number, fault)
+        self._tally(self.figures.faults, fault)
+
+    @staticmethod
+    def _tally(counts: dict[str, int], fault: Fault) -> None:
+        counts[fault.kind.value] = counts.get(fault.kind.value, 0) + 1
+
+    async def _begin(self, number: int, fault: Fault, witness: Witness) -> None:
+        consortium, victims = self._consortium, fault.victims
+        match fault.kind:
+            case Kind.KILL | Kind.KILL_AGAIN | Kind.KILL_ALL:
+                for name in victims:
+                    consortium.kill(name)
+            case Kind.PAUSE | Kind.PAUSE_ALL:
+                for name in victims:
+                    consortium.pause(name)
+            case Kind.CUT:
+                others = [name for name in self._homes if name not in victims]
+                consortium.cut(number, [(a, b) for a in victims for b in others])
+            case Kind.LINK | Kind.SPLIT:
+                consortium.cut(number, [(a, b) for a in victims for b in fault.others])
+            case Kind.DISK:
+                for name in victims:
+                    consortium.fill_disk(name)
+            case Kind.CLOCK:
+                for name in victims:
+                    consortium.set_clock(name, fault.offset_ms)
+        for name in victims:
+            await witness.look(name)
+
+    async def _end(self, number: int, fault: Fault) -> None:
+        consortium, victims = self._consortium, fault.victims
+        match fault.kind:
+            case Kind.KILL | Kind.KILL_ALL:
+                for name in victims:
+                    consortium.revive(name)
+            case Kind.KILL_AGAIN:
+                for act in (consortium.revive, consortium.kill, consortium.revive):
+                    for name in victims:
+                        act(name)
+                    await asyncio.sleep(AGAIN_S)
+            case Kind.PAUSE | Kind.PAUSE_ALL:
+                for name in victims:
+                    consortium.resume(name)
+            case Kind.CUT | Kind.LINK | Kind.SPLIT:
+                consortium.heal(number)
+            case Kind.DISK:
+                for name in victims:
+                    consortium.free_disk(name)
+            case Kind.CLOCK:
+                for name in victims:
+                    consortium.set_clock(name, 0)
+
+    # ---- verdict ---------------------------------------------------------------------------------
+
+    async def _judge(self, witness: Witness, reader: Reader) -> None:
+        """Stop all in good order and read what they leave. Raises Violation."""
+        names = list(self._homes)
+        statuses = {name: await self._consortium.ask(name, "node_status") for name in names}
+        check_statuses(statuses)
+        await asyncio.to_thread(self._consortium.stop_all)
+        self._say("all are stopped; reading their databases")
+        genesis = parse_genesis((self._consortium.network / "genesis.toml").read_bytes())
+        chains = await read_chains(witness, reader, self._homes, genesis)
+        self.figures.votes = witness.ballots.count
+        self.figures.promises = witness.ballots.promises
+        nodes = self._consortium.nodes.values()
+        self.figures.full_disk_ends = sum(node.disk_ends for node in nodes)
+        check_logs({node.name: node.log for node in nodes})
+        check_chains(chains, genesis, self._acknowledged)
+        turns = asyncio.Semaphore(2)
+
+        async def verify_one(home: Path) -> None:
+            async with turns:
+                await verify(home)
+
+        async with asyncio.TaskGroup() as group:
+            for home in self._homes.values():
+                group.create_task(verify_one(home))
