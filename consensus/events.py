@@ -4,7 +4,10 @@ docs/ARCHITECTURE.md section 2. Effects are performed in the order given, and a 
 before anything after it leaves the node.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal, get_args
 
 from consensus.committee import Committee
 from consensus.messages import Certificate, Decision, Signed
@@ -15,7 +18,9 @@ from primitives.block import Block, BlockHeader
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A consensus message came from a peer; nothing about it has been checked yet."""
+    """A consensus message came from the voter that signed it; nothing else about it has been
+    checked yet. Messages are not relayed: what somebody else signed belongs into a certificate.
+    """
 
     signed: Signed
 
@@ -153,4 +158,33 @@ class Accuse:
     second: Signed
 
 
-Effect = Persist | Broadcast | Send | WantBlock | Fetch | Serve | Decide | Accuse
+Misdeed = Literal[
+    "unknown_signer",
+    "bad_signature",
+    "not_primary",
+    "bad_certificate",
+    "bad_proposal",
+    "equivocation",
+    "future_height",
+    "checks_exceeded",
+]
+"""Why a message was dropped that a correct voter would not have sent, or not so many of them: a
+voter that is ahead of us, or behind in what it knows of the committee, is meant by the exceptions,
+"future_height" and "unknown_signer".
+"""
+MISDEEDS: Final[Mapping[str, Misdeed]] = MappingProxyType(
+    {misdeed: misdeed for misdeed in get_args(Misdeed)}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """A message was dropped for what its signer did. Whoever brought the message here has made sure
+    that the signer itself sent it: without a look at the signature nothing else shows that.
+    """
+
+    signer: str
+    reason: Misdeed
+
+
+Effect = Persist | Broadcast | Send | WantBlock | Fetch | Serve | Decide | Accuse | Blame

@@ -181,19 +181,20 @@ class HeightState:
         """OSDI'99 sections 4.2 and 4.4: log a PREPARE, COMMIT or VIEW-CHANGE that is genuine."""
         refusal = self._vote_refusal(signed.signer, message)
         if refusal is not None:
-            self._intake.drop(refusal)
+            self._intake.drop(signed, refusal)
             return
-        if not self._intake.is_genuine(signed):
+        if not self._intake.is_genuine(signed, now):
             return
         if isinstance(message, ViewChange):
             try:
                 chain_id, signatures = self._identity.chain_id, self._intake.signatures
-                check_view_change(message, chain_id, self.committee, signatures)
+                with self._intake.charging(signed):
+                    check_view_change(message, chain_id, self.committee, signatures)
             except CertificateError:
-                self._intake.drop("bad_certificate")
+                self._intake.drop(signed, "bad_certificate")
                 return
         if not self._tally.add(signed):
-            self._intake.drop("equivocation")
+            self._intake.drop(signed, "equivocation")
         self._effects += [Accuse(*pair) for pair in self._tally.take_contradictions()]
         if self._tally.shared:
             self._wake(now)
@@ -217,22 +218,23 @@ class HeightState:
         """OSDI'99 sections 4.2 (accept a PRE-PREPARE) and 4.4 (accept a NEW-VIEW)."""
         refusal = self._proposal_refusal(signed, message)
         if refusal is not None:
-            self._intake.drop(refusal)
+            self._intake.drop(signed, refusal)
             return
-        if not self._intake.is_genuine(signed):
+        if not self._intake.is_genuine(signed, now):
             return
         if self._proposal is not None and message.view == self.view:
             self._primary_accused = True
-            self._intake.drop("equivocation")
+            self._intake.drop(signed, "equivocation")
             self._effects.append(Accuse(self._proposal.signed, signed))
             return
         try:
             chain_id, signatures = self._identity.chain_id, self._intake.signatures
-            claim = check_proposal(
-                message, signed.signer, chain_id, self._head, self.committee, signatures
-            )
+            with self._intake.charging(signed):
+                claim = check_proposal(
+                    message, signed.signer, chain_id, self._head, self.committee, signatures
+                )
         except (CertificateError, ProposalError):
-            self._intake.drop("bad_proposal")
+            self._intake.drop(signed, "bad_proposal")
             return
         if message.view > self.view:
             self._enter(message.view)

@@ -93,9 +93,9 @@ class Replica:
         Raises PromiseError if the promises are not of that height or contradict each other.
         """
         self._identity = Identity(chain_id, id, key)
-        self._intake = Intake(chain_id, id, committee, settings.resend_ms, now)
-        self._pacing = Pacing(settings)
         self._effects: list[Effect] = []
+        self._intake = Intake(chain_id, id, committee, settings.resend_ms, self._effects, now)
+        self._pacing = Pacing(settings)
         self._state = self._start_height(head, committee, promises)
         self._state.restore(now)
 
@@ -192,7 +192,7 @@ class Replica:
         if message.height != self._state.height:
             self._effects += self._intake.receive_elsewhere(signed, self._state.height, now)
         elif self._state.decided:
-            self._intake.drop("decided")
+            self._intake.drop(signed, "decided")
         elif self._intake.is_from_voter(signed):
             if isinstance(message, PrePrepare):
                 self._state.receive_proposal(signed, message, now)

@@ -27,6 +27,7 @@ from ledger.replay import ReplayWindow
 from ledger.store import LedgerReader
 from ledger.transactions import CheckedBatch
 from node.chain import Chain
+from node.conduct import Conduct
 from node.events import (
     BatchArrived,
     BlockArrived,
@@ -140,6 +141,11 @@ class Core:
         return self._outbox.counters
 
     @property
+    def conduct(self) -> Conduct:
+        """What the members did wrong or too much; the shell may note what it sees as well."""
+        return self._outbox.conduct
+
+    @property
     def votes(self) -> bool:
         """Whether this node takes part in consensus now."""
         return self._seat.replica is not None
@@ -171,7 +177,7 @@ class Core:
         self._spreading.restore(pending)
         self._remove_dead()
         self._seat.start()
-        return self._outbox.effects
+        return self._outbox.close()
 
     def step(self, event: Event, now: int, wall: int) -> list[Effect]:
         """One event in; the effects out, in the order in which they must be performed."""
@@ -182,8 +188,8 @@ class Core:
             case Submitted(transactions):
                 if self._spreading.submit(transactions):
                     self._seat.pend()
-            case BatchArrived(batch):
-                self._take_batch(batch)
+            case BatchArrived(peer, batch):
+                self._take_batch(peer, batch)
             case MessageArrived(peer, message):
                 self._take_message(peer, message)
             case GossipArrived(author, gossip):
@@ -210,7 +216,7 @@ class Core:
                 self._expire()
             case _:
                 assert_never(event)
-        return self._outbox.effects
+        return self._outbox.close()
 
     def answer(self, request: Request) -> Response:
         """What this node has of what a peer asks for."""
@@ -223,7 +229,7 @@ class Core:
 
     # ---- what arrives ----------------------------------------------------------------------------
 
-    def _take_batch(self, batch: CheckedBatch) -> None:
+    def _take_batch(self, peer: str, batch: CheckedBatch) -> None:
         height, wall = self.chain.next_height, self._earliest_ms
         window = self.genesis.limits.replay_window_blocks
         self._spreading.note(batch)
@@ -243,6 +249,9 @@ class Core:
             case Head(height):
                 self._seat.hear_head(peer, height)
                 self._hear_head(peer, height)
+            case Consensus(signed) if signed.signer != peer:
+                # Nobody need relay: votes of others count inside certificates only.
+                self._outbox.blame(peer, "relayed")
             case Consensus(signed):
                 height = signed.message.height
                 if height > self.chain.next_height:

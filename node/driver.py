@@ -299,7 +299,7 @@ class Driver:
             return
         finally:
             self._checking[peer] -= 1
-        self._post(BatchArrived(batch))
+        self._post(BatchArrived(peer, batch))
 
     async def _check(self, peer: str, function: Callable[[], Result]) -> Result:
         """Check off the loop what a peer sent, at most CHECK_THREADS of one peer at a time."""
@@ -329,7 +329,7 @@ class Driver:
                 for batch in await self._check(
                     peer, lambda: check_batches_found(request, response, rules, known)
                 ):
-                    self._post(BatchArrived(batch))
+                    self._post(BatchArrived(peer, batch))
             case BlockWanted(), BlockFound():
                 self._post(BlockArrived(peer, response))
             case BlocksWanted(), BlocksFound():

@@ -27,8 +27,11 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class BatchArrived:
-    """A batch came from a peer, unasked or asked for, and has been checked."""
+    """A batch came from a peer, unasked or asked for, and has been checked. `peer` sent it; it may
+    be another's.
+    """
 
+    peer: str
     batch: CheckedBatch
 
 

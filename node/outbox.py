@@ -5,6 +5,7 @@ gathered so far.
 from collections import Counter
 from collections.abc import Iterable
 
+from node.conduct import Conduct, Reason
 from node.events import Effect, Report, SendMessage
 from node.wire import Message
 
@@ -21,10 +22,17 @@ class Outbox:
         """Milliseconds since the Unix epoch, for block time only."""
         self.effects: list[Effect] = []
         self.counters: Counter[str] = Counter()
+        self.conduct = Conduct(now)
 
     def open(self, now: int, wall: int) -> None:
         """Begin a step."""
         self.now, self.wall, self.effects = now, wall, []
+        self.conduct.now = now
+
+    def close(self) -> list[Effect]:
+        """End a step: its effects, and what the operator should read of the members."""
+        self.effects += self.conduct.take_reports()
+        return self.effects
 
     @property
     def connected(self) -> tuple[str, ...]:
@@ -56,6 +64,11 @@ class Outbox:
         """Send one and the same message to several members, so that it is encoded once."""
         for peer in peers:
             self.send(peer, message)
+
+    def blame(self, peer: str, reason: Reason, detail: str = "") -> None:
+        """Note what a member did wrong or too much, unless it is this one."""
+        if peer != self._id:
+            self.conduct.note(peer, reason, detail)
 
     def report(self, event: str, **facts: str | int) -> None:
         """Count an event and tell the operator."""

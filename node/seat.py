@@ -224,6 +224,8 @@ class Seat:
                     if executed is None:
                         raise RuntimeError("a block was decided here that was never executed here")
                     self._chain.write(decision, executed)
+                case consensus_events.Blame(signer, reason):
+                    self._outbox.blame(signer, reason)
                 case consensus_events.Accuse(first):
                     self._outbox.report("contradiction", institution=first.signer)
                 case _:

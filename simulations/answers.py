@@ -25,7 +25,7 @@ def answer_events(
     match request, response:
         case BatchesWanted(), BatchesFound():
             for batch in check_batches_found(request, response, rules, checks.known):
-                yield BatchArrived(batch)
+                yield BatchArrived(peer, batch)
         case BlockWanted(), BlockFound():
             yield BlockArrived(peer, response)
         case BlocksWanted(), BlocksFound():

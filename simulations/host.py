@@ -361,7 +361,7 @@ class Host:
         if self.behaviour is not None and not self.behaviour.incoming(self, peer, message):
             return
         if isinstance(message, BatchBody):
-            self._check_batch(message.raw)
+            self._check_batch(peer, message.raw)
         else:
             self._post(MessageArrived(peer, message))
 
@@ -386,7 +386,7 @@ class Host:
             return self.behaviour.answer(self, request, response)
         return encode(response)
 
-    def _check_batch(self, raw: bytes) -> None:
+    def _check_batch(self, peer: str, raw: bytes) -> None:
         try:
             batch = self.world.checks.check(raw, self.rules)
         except BatchError:
@@ -396,7 +396,7 @@ class Host:
 
         def checked() -> None:
             if self.up and self.life == life:
-                self._post(BatchArrived(batch))
+                self._post(BatchArrived(peer, batch))
 
         self.world.schedule.after(self.chance.randint(0, CHECK_MS_MAX), checked)
 

@@ -12,6 +12,7 @@ from consensus.committee import Committee
 from consensus.events import (
     Accuse,
     Advanced,
+    Blame,
     Broadcast,
     Decide,
     Effect,
@@ -194,7 +195,7 @@ class Node:
                 if not self.deciding and decision.block.hash not in self.seen:
                     raise AssertionError("a block was decided that was never checked")
                 self.apply(decision)
-            case Accuse():
+            case Accuse() | Blame():
                 pass
 
     def _fetch(self, fetch: Fetch) -> None:

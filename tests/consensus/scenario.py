@@ -29,6 +29,7 @@ from pathlib import Path
 
 from consensus.events import (
     Accuse,
+    Blame,
     Broadcast,
     Decide,
     Effect,
@@ -140,6 +141,8 @@ class Network:
                 proof = decision.certificate
                 name = self.name(proof.block_hash)
                 return f"decides {proof.height}/{proof.view} {name}, proven by {signers(proof)}"
+            case Blame():
+                return None
             case Accuse(first, second):
                 return f"accuses {first.signer} of {self.show(first)} and {self.show(second)}"
 

@@ -6,6 +6,7 @@ from consensus.certificates import assemble
 from consensus.committee import POOL, Committee, Voter
 from consensus.events import (
     Advanced,
+    Blame,
     Broadcast,
     Effect,
     Event,
@@ -129,6 +130,7 @@ class Stage:
         self.head = head or genesis(self.committee)
         self.now = 1_000
         self.recorded: list[Persist] = list(promises)
+        self.blamed: list[Blame] = []
         self.replica = Replica(
             CHAIN,
             name,
@@ -141,9 +143,11 @@ class Stage:
         )
 
     def step(self, event: Event) -> list[Effect]:
+        """The effects but for Blame, which is gathered apart."""
         effects = self.replica.step(event, self.now)
         self.recorded += [effect for effect in effects if isinstance(effect, Persist)]
-        return effects
+        self.blamed += [effect for effect in effects if isinstance(effect, Blame)]
+        return [effect for effect in effects if not isinstance(effect, Blame)]
 
     def hear(self, *messages: tuple[str, Message]) -> list[Effect]:
         """Messages come, each with its signer."""

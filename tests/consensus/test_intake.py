@@ -2,11 +2,13 @@
 
 import pytest
 
-from consensus.events import Effect, Received, Serve
-from consensus.messages import Commit, Message, Prepare, Signed, ViewChange, sign
+from consensus.events import Blame, Effect, Received, Serve
+from consensus.intake import CHECKS_PER_HEIGHT, CHECKS_PER_SECOND
+from consensus.messages import Commit, Message, Phase, Prepare, Signed, ViewChange, sign
 from tests.consensus.support import (
     Stage,
     by,
+    certify,
     genesis,
     key_of,
     make_block,
@@ -50,6 +52,10 @@ def test_what_is_dropped_is_counted(signed: Signed, reason: str) -> None:
     assert stage.step(Received(signed)) == []
     assert stage.replica.counters == {reason: 1}
     assert not stage.replica.has_work
+    innocent = reason in ("own_message", "old_height", "old_view")
+    assert [(blame.signer, blame.reason) for blame in stage.blamed] == (
+        [] if innocent else [(signed.signer, reason)]
+    )
 
 
 # ---- laggards ------------------------------------------------------------------------------------
@@ -148,8 +154,92 @@ def test_an_auditor_s_proposal_is_not_held() -> None:
 def test_memory_for_other_heights_is_bounded() -> None:
     stage = Stage("r0", COMMITTEE)
     for view in range(1, 200):
+        stage.now += 100
         for name in ("r1", "r2", "r3"):
             stage.hear((name, ViewChange(2, view, None)), (name, ViewChange(view + 2, 1, None)))
     assert len(stage.replica._intake._held) == 3
     effects: list[Effect] = stage.advance(ONE)
     assert said(effects) == [ViewChange(2, 199, None)]
+
+
+# ---- what a voter can make us check --------------------------------------------------------------
+
+SAVED = 64 + 4 * len(COMMITTEE.voters)
+
+
+def checks_of(stage: Stage) -> int:
+    return stage.replica.signatures.checks
+
+
+def test_ever_higher_views_of_one_voter_are_checked_at_a_bounded_rate() -> None:
+    stage = Stage("r0", COMMITTEE)
+    for view in range(1, 1_000):
+        stage.hear(("r1", ViewChange(1, view, None)))
+    assert checks_of(stage) == SAVED
+    assert set(stage.blamed) == {Blame("r1", "checks_exceeded")}
+    assert stage.dropped("checks_exceeded") == 999 - SAVED
+    stage.wait(10_000)
+    for view in range(1_000, 3_000):
+        stage.hear(("r1", ViewChange(1, view, None)))
+    assert checks_of(stage) == SAVED + min(SAVED, 10 * CHECKS_PER_SECOND)
+    stage.wait(1_000)
+    before = checks_of(stage)
+    for view in range(3_000, 4_000):
+        stage.hear(("r1", ViewChange(1, view, None)))
+    assert checks_of(stage) == before + CHECKS_PER_SECOND
+
+
+def test_forged_and_next_heights_messages_cost_their_sender_as_much() -> None:
+    stage = at_height_2()
+    stage.wait(stage.settings.resend_ms)
+    for view in range(300):
+        stage.step(Received(Signed("r1", Prepare(2, view, ONE.hash), b"s" * 64)))
+        stage.step(Received(Signed("r1", Commit(1, view, ONE.hash), b"s" * 64)))
+        stage.hear(("r1", ViewChange(3, view + 1, None)))
+    assert checks_of(stage) == SAVED
+
+
+def test_a_false_certificate_is_charged_with_all_that_it_cost() -> None:
+    stage = Stage("r0", COMMITTEE)
+    honest = certify(Phase.PREPARE, ["r1", "r2", "r3"], ONE)
+    stage.hear(("r1", ViewChange(1, 1, honest)))
+    assert checks_of(stage) == 4
+    for view in range(2, 500):
+        # Each names another block, so that nothing of it is known.
+        other = make_block(genesis(COMMITTEE), "r1", payload=str(view).encode())
+        signers = ["r0", "r1", "r2", "r3"] if view % 2 else ["r1", "r2", "r3"]
+        certificate = certify(Phase.PREPARE, signers, other)
+        stage.hear(("r1", ViewChange(1, view, certificate)))
+    # The last one that is let in may leave a debt of what the largest certificate costs.
+    assert SAVED <= checks_of(stage) <= SAVED + 1 + len(COMMITTEE.voters)
+
+
+def test_what_one_voter_wastes_no_other_lacks() -> None:
+    stage = Stage("r0", COMMITTEE)
+    for view in range(1, 1_000):
+        stage.hear(("r1", ViewChange(1, view, None)))
+    assert said(stage.hear(("r2", ViewChange(1, 5, None)))) == [ViewChange(1, 5, None)]
+
+
+def test_decided_heights_give_a_voter_as_much_as_its_votes_take() -> None:
+    stage = Stage("r0", COMMITTEE)
+    block = genesis(COMMITTEE)
+    for height in range(1, 100):
+        following = make_block(block, COMMITTEE.primary(height, 0))
+        for name in ("r1", "r2", "r3"):
+            vote, commit = Prepare(height, 0, following.hash), Commit(height, 0, following.hash)
+            stage.hear((name, vote), (name, commit))
+        stage.advance(following)
+        block = following.header
+    assert stage.blamed == []
+    assert checks_of(stage) == 3 * 2 * 99
+    assert CHECKS_PER_HEIGHT >= 3, "a primary says three things"
+
+
+def test_allowances_are_those_of_the_committee() -> None:
+    stage = Stage("r0", COMMITTEE)
+    for name in ("r1", "r2", "r3"):
+        stage.hear((name, Prepare(1, 0, ONE.hash)))
+    stage.committee = make_committee(2)
+    stage.advance(ONE)
+    assert list(stage.replica._intake._allowances) == ["r1"]

@@ -383,7 +383,7 @@ class Net:
                 batch = check_raw_batch(message.raw, self.rules)
             except BatchError:
                 return
-            self.step(parcel.to, BatchArrived(batch))
+            self.step(parcel.to, BatchArrived(parcel.sender, batch))
         else:
             self.step(parcel.to, MessageArrived(parcel.sender, message))
 
@@ -408,7 +408,7 @@ class Net:
         match request, decode_response(raw):
             case BatchesWanted(), BatchesFound() as found:
                 batches = check_batches_found(request, found, self.rules, known)
-                return [BatchArrived(batch) for batch in batches]
+                return [BatchArrived(parcel.to, batch) for batch in batches]
             case BlockWanted(), BlockFound() as found_block:
                 return [BlockArrived(parcel.to, found_block)]
             case BlocksWanted(), BlocksFound() as found_blocks:

@@ -273,7 +273,7 @@ def test_a_batch_that_is_left_out_for_long_is_a_reason_to_leave_the_view() -> No
     net = Net(genesis)
     left_out = make_batch(genesis, "recorder-4", 1)
     for bench in net.benches.values():
-        bench.step(BatchArrived(left_out))
+        bench.step(BatchArrived("recorder-3", left_out))
         held = next(iter(bench.core.mempool.held()))
         held.overtaken = 3
     # It is in the next block all the same; then nothing is suspected.
@@ -285,7 +285,7 @@ def test_a_batch_that_is_left_out_for_long_is_a_reason_to_leave_the_view() -> No
     # Held by one node alone, and taken by no primary.
     alone = make_batch(genesis, "recorder-4", 2)
     net.lose = lambda parcel: is_batch(parcel) and parcel.sender == "recorder-1"
-    net.step("recorder-1", BatchArrived(alone))
+    net.step("recorder-1", BatchArrived("recorder-3", alone))
     net.submit("recorder-2", 50)
     next(iter(bench.core.mempool.held())).overtaken = 3
     net.run(200)
@@ -352,19 +352,19 @@ def test_a_promised_block_finds_its_batches_in_the_store_though_the_mempool_refu
     assert first.id == twin.id != other.id
     proposer = Bench(genesis, bench.core.chain.committee.primary(1, 0))
     proposer.start()
-    proposer.step(BatchArrived(other))
+    proposer.step(BatchArrived("recorder-3", other))
     proposal = next(
         e.promise.signed
         for e in proposer.effects
         if isinstance(e, WritePromise) and isinstance(e.promise.signed.message, PrePrepare)
     )
     # The voter holds `first` under the same author and sequence, and gets `other` when it asks.
-    bench.step(BatchArrived(first))
+    bench.step(BatchArrived("recorder-3", first))
     bench.step(PeerConnected(proposer.id))
     bench.step(MessageArrived(proposer.id, Consensus(proposal)))
     bench.expire(bench.now + 100)
     assert (proposer.id, BatchesWanted((other.id,))) in bench.asked()
-    bench.step(BatchArrived(other))
+    bench.step(BatchArrived("recorder-3", other))
     assert bench.core.counters["batch_sequence_used_twice"] == 1
     assert any(isinstance(m, Consensus) for _, m in bench.sent())
     assert bench.store.promises(1)
@@ -381,7 +381,7 @@ def test_a_promised_block_finds_its_batches_in_the_store_though_the_mempool_refu
     for name in ("recorder-2", "recorder-3", "recorder-4"):
         vote = Prepare(1, 0, message.block.hash)
         signed = sign(genesis.chain_id, name, key_of(name), vote)
-        again.step(MessageArrived(proposer.id, Consensus(signed)))
+        again.step(MessageArrived(name, Consensus(signed)))
     assert again.core.undecided_block(message.block.hash) == message.block
 
 

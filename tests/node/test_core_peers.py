@@ -62,7 +62,7 @@ def propose(genesis: Genesis, *numbers: int, skew_ms: int = 0) -> tuple[Signed, 
     for number in numbers:
         primary.core.mempool.add(make_batch(genesis, "recorder-3", number), primary.now)
     last = make_batch(genesis, "recorder-4", 1)
-    primary.step(BatchArrived(last))
+    primary.step(BatchArrived("recorder-3", last))
     signed = next(
         e.promise.signed
         for e in primary.effects
@@ -81,7 +81,7 @@ def test_a_late_batch_that_a_block_has_listed_is_no_work() -> None:
     late = make_batch(net.genesis, "recorder-3", 9, taken)
 
     for id in net.benches:
-        net.step(id, BatchArrived(late))
+        net.step(id, BatchArrived("recorder-3", late))
     net.run(60_000)
 
     assert all(bench.core.counters["batch_dead"] == 1 for bench in net.benches.values())
@@ -94,8 +94,8 @@ def test_a_batch_from_the_far_future_is_no_work() -> None:
     window = genesis.limits.replay_window_blocks
     far = make_transaction(genesis, "recorder-3", 1, until_height=window + 2)
     for id in net.benches:
-        net.step(id, BatchArrived(make_batch(genesis, "recorder-3", 1, [far])))
-        net.step(id, BatchArrived(make_batch(genesis, "recorder-3", 2, until_height=2**40)))
+        net.step(id, BatchArrived("recorder-3", make_batch(genesis, "recorder-3", 1, [far])))
+        net.step(id, BatchArrived("recorder-3", make_batch(genesis, "recorder-3", 2, until_height=2**40)))
     net.run(60_000)
 
     assert all(bench.core.counters["batch_ahead"] == 2 for bench in net.benches.values())
@@ -110,7 +110,7 @@ def test_a_false_payload_under_the_right_header_does_not_stick() -> None:
     false = Block(block.header, encode((ANY_HASH,)))
     lie = Signed(signed.signer, PrePrepare(1, 0, false, None), signed.signature)
     bench = start_voter(genesis)
-    bench.step(BatchArrived(make_batch(genesis, "recorder-4", 1)))
+    bench.step(BatchArrived("recorder-4", make_batch(genesis, "recorder-4", 1)))
 
     bench.step(MessageArrived("recorder-2", Consensus(lie)))
     assert bench.core.counters["payload_false"] == 1
@@ -141,7 +141,7 @@ def test_a_fresh_proposal_must_agree_with_our_clock_on_both_sides(
     signed, block, _ = propose(genesis, skew_ms=skew_ms + 3_600_000)
     bench = start_voter(genesis)
     bench.skew_ms = 3_600_000
-    bench.step(BatchArrived(make_batch(genesis, "recorder-4", 1)))
+    bench.step(BatchArrived("recorder-4", make_batch(genesis, "recorder-4", 1)))
 
     bench.step(MessageArrived("recorder-2", Consensus(signed)))
 
@@ -166,7 +166,7 @@ def test_an_invalid_proposal_is_found_out_once() -> None:
     message = PrePrepare(1, 0, Block(changed, block.payload), None)
     signed = sign(genesis.chain_id, "recorder-2", key_of("recorder-2"), message)
     bench = start_voter(genesis)
-    bench.step(BatchArrived(make_batch(genesis, "recorder-4", 1)))
+    bench.step(BatchArrived("recorder-4", make_batch(genesis, "recorder-4", 1)))
 
     bench.step(MessageArrived("recorder-2", Consensus(signed)))
     assert bench.reported() == ["block_invalid"]
@@ -187,9 +187,9 @@ def test_a_batch_that_comes_later_completes_the_proposal() -> None:
     assert len(bench.asked()) == 1
     assert bench.asked()[0][0] != "recorder-2"
 
-    bench.step(BatchArrived(make_batch(genesis, "recorder-4", 1)))
+    bench.step(BatchArrived("recorder-4", make_batch(genesis, "recorder-4", 1)))
     assert bench.core.undecided_block(block.hash) is None
-    bench.step(BatchArrived(make_batch(genesis, "recorder-3", 7)))
+    bench.step(BatchArrived("recorder-3", make_batch(genesis, "recorder-3", 7)))
 
     assert bench.core.undecided_block(block.hash) == block
     assert any(isinstance(effect, WritePromise) for effect in bench.effects)
@@ -277,7 +277,7 @@ def test_announcements_are_asked_for_once_and_not_too_often() -> None:
     # Another holder's announcement asks for nothing that is asked for already.
     bench.step(GossipArrived("recorder-2", BatchesAnnounced((one.id, ANY_HASH))))
     assert bench.asked() == [("recorder-2", BatchesWanted((ANY_HASH,)))]
-    bench.step(BatchArrived(one))
+    bench.step(BatchArrived("recorder-3", one))
     bench.step(RequestEnded("observer-1", asked, True))
     bench.now += 1_000
     bench.step(GossipArrived("observer-1", BatchesAnnounced((one.id, two.id))))
@@ -293,7 +293,7 @@ def test_who_announces_useless_batches_is_not_asked_for_a_while() -> None:
     bench = start_voter(genesis)
     dead = make_batch(genesis, "observer-1", 1, until_height=0)
     bench.step(GossipArrived("observer-1", BatchesAnnounced((dead.id,))))
-    bench.step(BatchArrived(dead))
+    bench.step(BatchArrived("recorder-3", dead))
     bench.step(RequestEnded("observer-1", BatchesWanted((dead.id,)), True))
     for seconds, asks in ((1, 0), (3, 0), (6, 1)):
         bench.now = 1_000 + seconds * 1_000
@@ -304,7 +304,7 @@ def test_who_announces_useless_batches_is_not_asked_for_a_while() -> None:
 def test_an_old_batch_that_somebody_repeats_does_not_silence_its_author() -> None:
     genesis = make_genesis(4, observers=1)
     bench = start_voter(genesis)
-    bench.step(BatchArrived(make_batch(genesis, "observer-1", 1, until_height=0)))
+    bench.step(BatchArrived("observer-1", make_batch(genesis, "observer-1", 1, until_height=0)))
     bench.step(GossipArrived("observer-1", BatchesAnnounced((ANY_HASH,))))
     assert bench.asked() == [("observer-1", BatchesWanted((ANY_HASH,)))]
 

@@ -25,7 +25,7 @@ def proposed() -> Block:
     """The block of BATCH that recorder-2 proposes at height 1."""
     primary = Bench(GENESIS, "recorder-2")
     primary.start()
-    primary.step(BatchArrived(BATCH))
+    primary.step(BatchArrived("recorder-3", BATCH))
     (block,) = [p.block for p in primary.store.promises(1) if p.block is not None]
     return block
 
@@ -104,7 +104,7 @@ def promised(batch: CheckedBatch, store: MemoryStore) -> Bench:
     """A voter that restarts after a promise, with an empty mempool."""
     before = Bench(GENESIS, "recorder-2", store)
     before.start()
-    before.step(BatchArrived(batch))
+    before.step(BatchArrived("recorder-3", batch))
     assert before.store.promises(1)
     return with_clock(Bench(GENESIS, "recorder-2", store, now=2_000))
 

@@ -44,7 +44,7 @@ def test_everything_of_a_promise_is_written_before_it_is_sent() -> None:
     bench = make()
     one, two = make_batch(GENESIS, "recorder-3", 1), make_batch(GENESIS, "recorder-4", 1)
     bench.core.mempool.add(one, bench.now)
-    bench.step(BatchArrived(two))
+    bench.step(BatchArrived("recorder-3", two))
 
     writes = [effect for effect in bench.effects if isinstance(effect, Write)]
     assert [type(write) for write in writes] == [
@@ -66,7 +66,7 @@ def test_everything_of_a_promise_is_written_before_it_is_sent() -> None:
 
 def test_a_promise_for_a_block_that_was_not_executed_stops_the_node() -> None:
     bench = make()
-    bench.step(BatchArrived(make_batch(GENESIS, "recorder-3", 1)))
+    bench.step(BatchArrived("recorder-3", make_batch(GENESIS, "recorder-3", 1)))
     (block,) = [p.block for p in bench.store.promises(1) if p.block is not None]
     bench.core._judging.clear()
     vote = Prepare(1, 0, block.hash)
@@ -77,7 +77,7 @@ def test_a_promise_for_a_block_that_was_not_executed_stops_the_node() -> None:
 
 def test_a_decision_for_a_block_that_was_not_executed_stops_the_node() -> None:
     bench = make()
-    bench.step(BatchArrived(make_batch(GENESIS, "recorder-3", 1)))
+    bench.step(BatchArrived("recorder-3", make_batch(GENESIS, "recorder-3", 1)))
     bench.core._judging.clear()
     (block,) = [p.block for p in bench.store.promises(1) if p.block is not None]
     votes = [
@@ -104,7 +104,7 @@ def test_a_single_recorder_decides_in_one_step_and_goes_on() -> None:
 def test_whoever_leaves_a_view_shares_its_reason_once() -> None:
     bench = make("recorder-1")
     batch = make_batch(GENESIS, "recorder-3", 1)
-    bench.step(BatchArrived(batch))
+    bench.step(BatchArrived("recorder-3", batch))
     bench.expire(bench.now + 2_500)
     sent = [m.signed.message for _, m in bench.sent() if isinstance(m, Consensus)]
     assert any(isinstance(message, ViewChange) for message in sent)
@@ -128,7 +128,7 @@ def test_a_view_is_left_without_a_batch_to_share() -> None:
 
 def test_a_peer_that_connects_hears_our_latest_messages_again() -> None:
     bench = make()
-    bench.step(BatchArrived(make_batch(GENESIS, "recorder-3", 1)))
+    bench.step(BatchArrived("recorder-3", make_batch(GENESIS, "recorder-3", 1)))
     bench.step(PeerConnected("recorder-3"))
     kinds = [type(m.signed.message).__name__ for _, m in bench.sent() if isinstance(m, Consensus)]
     assert kinds == ["PrePrepare", "Prepare"]
@@ -161,7 +161,7 @@ def test_a_laggard_is_told_our_head() -> None:
             if bench is recorder:
                 votes.append(message)
         elif isinstance(message, BatchBody):
-            bench.step(BatchArrived(check_raw_batch(message.raw, rules_of(genesis))))
+            bench.step(BatchArrived("recorder-3", check_raw_batch(message.raw, rules_of(genesis))))
             under_way += [(sender, answer) for _, answer in bench.sent()]
     assert recorder.core.head.height == 1
 
@@ -186,7 +186,7 @@ def test_batches_that_were_overtaken_go_to_the_primary_a_few_at_a_time() -> None
 def test_who_leaves_batches_out_for_long_is_left_and_the_count_begins_again() -> None:
     bench = make("recorder-1", censorship_heights=2)
     batch = make_batch(bench.genesis, "recorder-3", 1)
-    bench.step(BatchArrived(batch))
+    bench.step(BatchArrived("recorder-3", batch))
     (held,) = bench.core.mempool.held()
     for overtaken, suspected in ((2, False), (3, True)):
         held.overtaken = overtaken
@@ -242,7 +242,7 @@ def test_gossip_tells_a_restored_node_no_head_since_anyone_may_repeat_old_gossip
 
 def test_a_height_that_lasts_for_hours_does_not_fill_the_memory() -> None:
     bench = make()
-    bench.step(BatchArrived(make_batch(GENESIS, "recorder-3", 1)))
+    bench.step(BatchArrived("recorder-3", make_batch(GENESIS, "recorder-3", 1)))
     # Every fourth view is ours: each time a fresh block is built, and never a quorum prepares it.
     for view in range(4, 4 * 30, 4):
         for name in OTHERS:

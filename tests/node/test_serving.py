@@ -108,7 +108,7 @@ def test_a_block_is_served_by_hash_decided_promised_or_only_checked() -> None:
     genesis = make_genesis(4)
     bench = Bench(genesis, "recorder-2")
     bench.start()
-    bench.step(BatchArrived(make_batch(genesis, "recorder-3", 1)))
+    bench.step(BatchArrived("recorder-3", make_batch(genesis, "recorder-3", 1)))
     (block,) = [p.block for p in bench.store.promises(1) if p.block is not None]
     assert bench.core.answer(BlockWanted(block.hash)) == BlockFound(block)
     restarted = Bench(genesis, "recorder-2", bench.store)

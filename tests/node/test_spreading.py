@@ -90,7 +90,7 @@ def test_sequences_ascend_whatever_the_clock_does_and_whatever_we_forgot() -> No
     assert second.sequence == first.sequence + 1
     # A batch of ours that only others remember comes back from them.
     forgotten = make_batch(bench.genesis, bench.id, second.sequence + 100)
-    bench.step(BatchArrived(forgotten))
+    bench.step(BatchArrived("recorder-3", forgotten))
     submit(bench, 3)
     assert sealed(bench)[0].sequence == forgotten.sequence + 1
     # And one that the store kept.
