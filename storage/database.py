@@ -26,16 +26,18 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
 import aiosqlite
 
-from ledger.store import Write, WritePromise
+from ledger.store import Write
 from storage import schema
-from storage.boots import BootVerdict, CounterFile, Counts, read_counts, sync_directory
+from storage.boots import BootVerdict, CounterFile, read_counts, sync_directory
 from storage.errors import DamagedError, StorageError, explain
+from storage.seal import Sealed, SealError, read_sealed, unchecked
 from storage.statements import Statement, statements
 
 __all__ = ["BootVerdict", "Database", "StorageError"]
@@ -49,6 +51,8 @@ BUSY_MS: Final = 5_000
 CACHE_KIB: Final = 64 * 1024
 """Pages that the writer keeps in memory."""
 
+_META: Final = "UPDATE meta SET boots = ?, restored = ?, seal = ?"
+
 Result = TypeVar("Result")
 
 
@@ -56,6 +60,8 @@ class _Writer(sqlite3.Connection):
     """The connection on aiosqlite's thread; see the module for `commit`."""
 
     staged: deque[Callable[[], None]]
+    sealed: Sealed
+    """What the last commit has sealed."""
 
     def commit(self) -> None:
         """Perform the oldest staged work."""
@@ -73,6 +79,14 @@ class _Writer(sqlite3.Connection):
             if self.in_transaction:
                 self.execute("ROLLBACK")
 
+    def put(self, sealed: Sealed, transaction: Sequence[Statement] = ()) -> None:
+        """Run all statements or none, and seal what comes of them with it."""
+        if sealed != self.sealed:
+            meta = (sealed.counts.boots, int(sealed.restored), sealed.seal())
+            transaction = [*transaction, (_META, [meta])]
+        self.transact(transaction)
+        self.sealed = sealed
+
 
 class Database:
     """The database file of one node, open for writing. Make it with `open`."""
@@ -84,8 +98,6 @@ class Database:
         self._writer = writer
         self._failure: StorageError | None = None
         self._counter: CounterFile | None = None
-        self._promises = 0
-        self._restored = False
         self._checkpoint: asyncio.Task[None] | None = None
 
     @classmethod
@@ -103,34 +115,31 @@ class Database:
         connection = await aiosqlite.Connection(lambda: writer, iter_chunk_size=1)
         return cls(path, connection, writer)
 
-    async def boot(self, counter_file: Path) -> BootVerdict:
+    async def boot(self, counter_file: Path, *, known: bool = False) -> BootVerdict:
         """Count a start, here and in `counter_file`, and tell whether the two fit together.
 
         Called once, before anything is promised. A database that knows of fewer starts or promises
         than the file was restored from a backup (storage/boots.py); so was one that has promised,
-        or was started twice, whose file is gone. The verdict is kept in the database until the node
-        promises again: its first promise, which it makes only when it may, ends it in the same
-        transaction. Raises StorageError.
+        or was started twice, whose file is gone or a copy, and a new one of a node that is `known`
+        to have been started before. The verdict is kept in the database until the node promises
+        again: its first promise, which it makes only when it may, ends it in the same transaction.
+        Raises StorageError.
         """
         seen = read_counts(counter_file)
 
         def count() -> BootVerdict:
-            writer = self._writer
-            boots, restored = writer.execute("SELECT boots, restored FROM meta").fetchone()
-            known = Counts(boots, _promises_made(writer))
+            writer, counts = self._writer, self._writer.sealed.counts
             if seen is None:
                 # A first start may have crashed before its file was there.
-                lost = boots > 1 or known.promises > 0
+                lost = counts.boots > 1 or counts.promises > 0 or (known and counts.boots == 0)
             else:
-                lost = known.behind(seen)
-                boots = max(boots, seen.boots)
-            verdict = BootVerdict(boots + 1, bool(restored) or lost)
-            row = (verdict.boots, int(verdict.restored))
-            writer.transact([("UPDATE meta SET boots = ?, restored = ?", [row])])
-            self._counter = CounterFile(counter_file, Counts(verdict.boots, known.promises))
-            self._promises = known.promises
-            self._restored = verdict.restored
-            return verdict
+                lost = seen.copied or counts.behind(seen.counts)
+                counts = replace(counts, boots=max(counts.boots, seen.counts.boots))
+            counts = replace(counts, boots=counts.boots + 1)
+            restored = writer.sealed.restored or lost
+            writer.put(replace(writer.sealed, counts=counts, restored=restored))
+            self._counter = CounterFile(counter_file, counts)
+            return BootVerdict(counts.boots, restored)
 
         return await self._run(count)
 
@@ -143,17 +152,13 @@ class Database:
         if not writes:
             return
         transaction = statements(writes)
-        promises = sum(isinstance(write, WritePromise) for write in writes)
 
         def perform() -> None:
-            if promises and self._restored:
-                transaction.append(("UPDATE meta SET restored = ?", [(0,)]))
-            self._writer.transact(transaction)
-            if promises:
-                self._restored = False
-                self._promises += promises
-                if self._counter is not None:
-                    self._counter.promised(self._promises)
+            before = self._writer.sealed.counts.promises
+            self._writer.put(self._writer.sealed.after(writes), transaction)
+            promises = self._writer.sealed.counts.promises
+            if promises > before and self._counter is not None:
+                self._counter.promised(promises)
 
         await self._run(perform)
         self._bound_wal()
@@ -215,11 +220,6 @@ class Database:
         return results[0]
 
 
-def _promises_made(connection: sqlite3.Connection) -> int:
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'promise'").fetchone()
-    return 0 if row is None else int(row[0])
-
-
 def _open(path: Path, chain_id: bytes) -> _Writer:
     """Open and prepare the writing connection."""
     try:
@@ -235,6 +235,10 @@ def _open(path: Path, chain_id: bytes) -> _Writer:
     if 0 < size < PAGE_BYTES_MIN:
         # SQLite would take it for a new one.
         raise DamagedError(path, f"it has only {size} bytes")
+    wal = path.with_name(path.name + "-wal")
+    if size == 0 and wal.exists() and wal.stat().st_size > 0:
+        # SQLite would delete the -wal file.
+        raise DamagedError(path, "it is empty or missing, and its -wal file is not")
     # Used by one thread at a time, but not by this one.
     writer = sqlite3.connect(
         path,
@@ -256,6 +260,10 @@ def _open(path: Path, chain_id: bytes) -> _Writer:
         writer.execute("PRAGMA wal_autocheckpoint = 0")
         writer.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         writer.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        writer.sealed = read_sealed(writer)
+    except SealError as error:
+        writer.close()
+        raise DamagedError(path, str(error)) from error
     except BaseException:
         writer.close()
         raise
@@ -271,6 +279,8 @@ def _migrate(writer: _Writer, path: Path, chain_id: bytes) -> None:
             writer.executescript("BEGIN IMMEDIATE;\n" + sql)
             if number == 1:
                 writer.execute("INSERT INTO meta VALUES (1, ?, 0, 0)", (chain_id,))
+            if number == schema.SEALED_VERSION:
+                writer.execute("UPDATE meta SET seal = ?", (unchecked(writer).seal(),))
             writer.execute(f"PRAGMA user_version = {number}")
             writer.execute("COMMIT")
         finally:

@@ -25,6 +25,7 @@ from primitives.codec import CodecError, decode
 from storage import schema
 from storage.cache import Cache
 from storage.errors import DamagedError, StorageError, explain
+from storage.seal import SealError, read_sealed
 
 VALUES_CACHED_MAX: Final = 65_536
 """State values; about 30 MB at 200 bytes a value."""
@@ -229,6 +230,15 @@ class SqliteReader:
         """Raise StorageError unless the file holds the ledger `chain_id`."""
         try:
             schema.check_ledger(self._connection, self._path, chain_id)
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+
+    def check_seal(self) -> None:
+        """Raise StorageError unless head, starts and promises are as they were stored last."""
+        try:
+            read_sealed(self._connection)
+        except SealError as error:
+            raise DamagedError(self._path, str(error)) from error
         except sqlite3.Error as error:
             raise explain(error, self._path) from error
 

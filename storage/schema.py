@@ -8,8 +8,10 @@ from storage.errors import DamagedError, MismatchError
 
 APPLICATION_ID: Final = 0x6D647063
 """What the header of every database file of this program says it is ("mdpc")."""
-SCRIPTS: tuple[str, ...] = ("schema.sql",)
+SCRIPTS: tuple[str, ...] = ("schema.sql", "schema2.sql")
 """Script n (from 1), a file of this package, leads from schema version n - 1 to n."""
+SEALED_VERSION: Final = 2
+"""The version whose script made room for the seal."""
 
 
 def schema_version(connection: sqlite3.Connection, path: Path) -> int:
@@ -25,6 +27,8 @@ def schema_version(connection: sqlite3.Connection, path: Path) -> int:
             f"The database {path} was not made by this program. Move the file away, or give the "
             "node another home."
         )
+    if version == 0 and tables:
+        raise DamagedError(path, "it does not say which version of this program made it")
     if version > len(SCRIPTS):
         raise MismatchError(
             f"The database {path} has schema version {version}, and this program knows versions up "

@@ -19,6 +19,7 @@ from ledger.store import (
 from ledger.transactions import CheckedBatch
 from primitives.block import BlockHeader
 from primitives.codec import encode
+from storage.seal import promise_row
 
 Row = tuple[Any, ...]
 Statement = tuple[str, Collection[Row]]
@@ -123,10 +124,7 @@ def _state(changes: StateChanges) -> Iterator[Statement]:
 
 
 def _promise(write: WritePromise) -> Iterator[Statement]:
-    promise = write.promise
-    block = promise.block
-    prepared = None if promise.prepared is None else encode(promise.prepared)
-    block_hash = None if block is None else block.hash
+    block = write.promise.block
     if block is not None:
-        yield _PROPOSAL, [(block_hash, write.height, encode(block))]
-    yield _PROMISE, [(write.height, encode(promise.signed), prepared, block_hash)]
+        yield _PROPOSAL, [(block.hash, write.height, encode(block))]
+    yield _PROMISE, [promise_row(write)]

@@ -10,8 +10,8 @@ exactly what this gives:
 * receipts, indexes, state values and trie nodes, because execution makes them again;
 * what is not decided yet (batches, promises, their blocks) by its own hashes and signatures.
 
-Left is what nothing signs or derives: how often the node was started, whether it abstains, and the
-first promises of a height, if they are missing (the boot counter is there for those).
+What nothing else signs or derives, how often the node was started, whether it abstains and which
+promises there are, is under the seal (storage/seal.py).
 
 It may run beside the node that uses the file. Blocks never change once written, so the long way up
 to the head needs no snapshot; one is held only for the comparison at the end. Memory grows with the
@@ -128,6 +128,7 @@ class _Verification:
                 height = None
                 self._check_undecided()
                 self._check_tables()
+                self._reader.check_seal()
         except _FAULTS as error:
             raise DamagedError(self._path, str(error).removesuffix("."), height) from error
         except DamagedError as error:

@@ -8,7 +8,7 @@ import pytest
 
 from consensus.messages import Prepare, ViewChange
 from ledger.store import Write
-from storage.boots import BootVerdict, CounterFile, Counts, read_counts
+from storage.boots import BootVerdict, CounterFile, Counts, Seen, mark_of, read_counts
 from storage.database import Database, StorageError
 from tests.storage.support import Ledger
 
@@ -49,9 +49,13 @@ async def test_starts_are_counted(home: Home) -> None:
     assert await home.start() == BootVerdict(1, restored=False)
     assert await home.start(promises=2) == BootVerdict(2, restored=False)
     assert await home.start(promises=1) == BootVerdict(3, restored=False)
-    assert read_counts(home.counter) == Counts(boots=3, promises=3)
+    assert read_counts(home.counter) == Seen(Counts(boots=3, promises=3), copied=False)
     assert home.counter.stat().st_mode & 0o777 == 0o600
-    assert sorted(p.name for p in home.counter.parent.iterdir()) == ["boots", "ledger.db"]
+    assert sorted(p.name for p in home.counter.parent.iterdir()) == [
+        "boots",
+        "boots.mark",
+        "ledger.db",
+    ]
 
 
 async def test_a_backup_from_an_earlier_start_is_restored(home: Home) -> None:
@@ -154,7 +158,10 @@ async def test_a_crash_in_the_very_first_start_is_no_backup(home: Home) -> None:
     assert await home.start() == BootVerdict(2, restored=False)
 
 
-@pytest.mark.parametrize("text", [b"", b"1 2\n", b"\xff" * 42, b"-" * 20 + b" " + b"0" * 20])
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"1 2 3\n", b"\xff" * 63, b" ".join([b"0" * 20] * 2), b"-" * 20 + (b" " + b"0" * 20) * 2],
+)
 async def test_a_damaged_counter_file_is_refused(home: Home, text: bytes) -> None:
     await home.start()
     home.counter.write_bytes(text)
@@ -195,9 +202,71 @@ async def test_each_promise_counts_once_it_is_durable(home: Home) -> None:
     block = ledger.execute([batch]).block
     both = [home.promise(), ledger.promise(Prepare(1, 0, block.hash), block)]
     await database.write([first])
-    assert read_counts(home.counter) == Counts(1, 0)
+    assert read_counts(home.counter) == Seen(Counts(1, 0), copied=False)
     await database.write(both)
-    assert read_counts(home.counter) == Counts(1, 2)
+    assert read_counts(home.counter) == Seen(Counts(1, 2), copied=False)
     await database.write([ledger.decide([batch]), home.promise()])
-    assert read_counts(home.counter) == Counts(1, 3)
+    assert read_counts(home.counter) == Seen(Counts(1, 3), copied=False)
+    await database.close()
+
+
+async def test_a_copy_of_the_whole_directory_is_a_restored_backup(home: Home) -> None:
+    """Whether it goes elsewhere or comes back where it was: the mark in it is a copy."""
+    await home.start(promises=1)
+    directory = home.counter.parent
+    backup = directory.with_name("backup")
+    shutil.copytree(directory, backup)
+    await home.start(promises=1)
+    assert not (await home.start()).restored
+
+    shutil.rmtree(directory)
+    shutil.copytree(backup, directory)
+    assert (await home.start()).restored
+    assert (await home.start(promises=1)).restored
+    assert not (await home.start()).restored
+
+    shutil.rmtree(directory)
+    backup.rename(directory)
+    assert (await home.start()).restored
+
+
+async def test_a_directory_that_is_moved_is_no_copy(home: Home, tmp_path: Path) -> None:
+    inner = tmp_path / "a"
+    inner.mkdir()
+    first = Home(inner)
+    await first.start(promises=1)
+    inner.rename(tmp_path / "b")
+    assert not (await Home(tmp_path / "b").start()).restored
+
+
+async def test_a_lost_mark_is_a_restored_backup(home: Home) -> None:
+    await home.start(promises=1)
+    mark_of(home.counter).unlink()
+    assert (await home.start()).restored
+    assert (await home.start(promises=1)).restored
+    assert not (await home.start()).restored
+
+
+async def test_a_mark_that_cannot_be_looked_at_stops_the_node(home: Home) -> None:
+    await home.start()
+    mark = mark_of(home.counter)
+    mark.unlink()
+    mark.symlink_to(mark)
+    with pytest.raises(StorageError, match=r"boot counter .* cannot be kept: Too many levels"):
+        await home.start()
+
+
+async def test_a_new_database_of_a_known_node_is_restored(home: Home) -> None:
+    """Where both the database and the counter are gone, the home may still know."""
+    database = await Database.open(home.database, home.ledger.chain_id)
+    assert (await database.boot(home.counter, known=True)).restored
+    await database.close()
+
+
+async def test_the_second_start_of_a_known_node_is_no_backup(home: Home) -> None:
+    """The first may have crashed before its counter was there."""
+    await home.start()
+    home.counter.unlink()
+    database = await Database.open(home.database, home.ledger.chain_id)
+    assert not (await database.boot(home.counter, known=True)).restored
     await database.close()
