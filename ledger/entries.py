@@ -19,7 +19,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from ledger.operations import Operation
 from ledger.receipts import Receipt, ReceiptCode
 from ledger.rules import chains_of
-from ledger.state import StateError, party_of
+from ledger.standing import author_of
+from ledger.state import StateError
 from ledger.store import StateReader
 from ledger.transactions import CheckedTransaction
 from primitives.codec import Canonical, Digest, PublicKey, UInt, encode
@@ -47,14 +48,14 @@ def entries_of(
     """Return the encoded entries of a block by chain id, each chain's in block order.
 
     `state` is that after the block, or any later one: it tells what never changes, such as the
-    subject of a record. `member_ids` gives institution ids by key.
+    subject of a record. `member_ids` gives the members' ids by the key that they have in it.
     """
     entries: dict[bytes, list[bytes]] = {}
     for transaction, receipt in zip(transactions, receipts, strict=True):
         if receipt.code != ReceiptCode.OK:
             continue
         key = transaction.body.author
-        author = party_of(state, member_ids, key)
+        author = author_of(state, member_ids, key)
         if author is None:
             raise StateError(f"The author of transaction {transaction.id.hex()} is not known.")
         for index, operation in enumerate(transaction.body.operations):

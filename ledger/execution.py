@@ -6,9 +6,11 @@ get a vote (docs/ARCHITECTURE.md sections 4 to 6). What is wrong with a single t
 receipt instead.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from consensus.committee import Committee
 from consensus.messages import Decision
 from ledger.committee import committee_at
 from ledger.entries import (
@@ -19,6 +21,8 @@ from ledger.entries import (
     receipts_root,
 )
 from ledger.genesis import Genesis
+from ledger.governance import settle
+from ledger.operations import Party
 from ledger.receipts import DID_NOT_RUN, Receipt, ReceiptCode
 from ledger.replay import ReplayWindow
 from ledger.rules import Situation, apply
@@ -52,6 +56,8 @@ class ExecutedBlock:
     chains: tuple[bytes, ...]
     """Ids of the chains with entries in this block, sorted."""
     changes: StateChanges
+    next_committee: Committee
+    """That decides the height above this block."""
 
     @property
     def ran(self) -> tuple[bytes, ...]:
@@ -88,10 +94,15 @@ def execute_block(
     overlay = Overlay(state)
     institutions = members(overlay)
     _check_batches(height, batches, institutions, replay, genesis)
+    committee = committee_at(overlay, genesis)
     member_ids = {institution.key: institution.id for institution in institutions}
+    situation = partial(Situation, genesis, height, time_ms, committee, member_ids)
 
     transactions = [transaction for batch in batches for transaction in batch.transactions]
-    receipts = _run(height, time_ms, transactions, member_ids, overlay, replay, genesis)
+    height_max = height + genesis.limits.replay_window_blocks
+    receipts = _run(
+        height, time_ms, transactions, member_ids, situation, overlay, replay, height_max
+    )
     executed = tuple(
         index for index, receipt in enumerate(receipts) if receipt.code not in DID_NOT_RUN
     )
@@ -101,6 +112,7 @@ def execute_block(
     entries = entries_of(transactions, receipts, overlay, member_ids)
     roots = entry_roots(entries)
     _advance_heads(height, time_ms, roots, entries, overlay)
+    next_committee = settle(height, view, proposer, committee, overlay, genesis)
     batch_ids = tuple(batch.id for batch in batches)
     changes = update(state, overlay.written())
     header = BlockHeader(
@@ -115,7 +127,7 @@ def execute_block(
         directory_root=sized_root(directory_leaves(roots, entries)),
         receipts_root=receipts_root(receipts),
         state_root=changes.root,
-        next_committee_hash=committee_at(overlay, genesis).hash,
+        next_committee_hash=next_committee.hash,
     )
     return ExecutedBlock(
         block=Block(header, encode(batch_ids)),
@@ -125,6 +137,7 @@ def execute_block(
         executed=executed,
         chains=tuple(roots),
         changes=changes,
+        next_committee=next_committee,
     )
 
 
@@ -250,13 +263,13 @@ def _run(
     time_ms: int,
     transactions: Sequence[CheckedTransaction],
     member_ids: dict[bytes, str],
+    situation: Callable[[bytes, Party], Situation],
     state: Overlay,
     replay: ReplayWindow,
-    genesis: Genesis,
+    height_max: int,
 ) -> list[Receipt]:
     """Run the transactions in order, each with all its effects on `state` or none."""
     here: dict[bytes, None] = {}
-    height_max = height + genesis.limits.replay_window_blocks
     receipts = []
     for transaction in transactions:
         body = transaction.body
@@ -273,7 +286,7 @@ def _run(
             if author is None:
                 code = ReceiptCode.UNKNOWN_AUTHOR
             else:
-                now = Situation(height, time_ms, member_ids, transaction.id, author)
+                now = situation(transaction.id, author)
                 code, index = _run_operations(transaction, now, state)
         receipts.append(Receipt(transaction.id, int(code), index))
     return receipts

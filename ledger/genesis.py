@@ -14,7 +14,14 @@ from typing import Any, Final, cast, get_args
 from consensus.committee import VOTERS_MAX, QuorumRule, faulty_max, quorum_size
 from ledger.committee import committee_of
 from ledger.genesis_settings import LIMITS, TIMING, Setting
-from ledger.rules import new_chain
+from ledger.standing import (
+    STANDING_KEY,
+    CommitteeRecord,
+    KeyOwner,
+    Standing,
+    committee_key,
+    owner_key,
+)
 from ledger.state import (
     INSTITUTIONS_MAX,
     MEMBERS_KEY,
@@ -24,6 +31,7 @@ from ledger.state import (
     Overlay,
     chain_key,
     institution_chain,
+    new_chain,
 )
 from ledger.store import StateChanges
 from ledger.transactions import ENVELOPE_BYTES_MAX, Limits
@@ -73,6 +81,9 @@ class Genesis:
     heartbeat_ms: int
     """0: no blocks without transactions."""
     censorship_heights: int
+    bench_heights_min: int
+    bench_heights_max: int
+    evidence_heights_max: int
     view_timeout_ms_min: int
     view_timeout_ms_max: int
     resend_ms: int
@@ -173,6 +184,10 @@ def genesis_state(genesis: Genesis) -> tuple[BlockHeader, StateChanges]:
     for institution in genesis.institutions:
         head = new_chain(Member(institution.id))
         overlay.write(chain_key(institution_chain(institution.id)), head)
+        overlay.write(owner_key(institution.key), KeyOwner(institution.id))
+    committee = committee_of(genesis.institutions, genesis.classes, genesis.quorum)
+    overlay.write(committee_key(1), CommitteeRecord(committee.voters, previous=0))
+    overlay.write(STANDING_KEY, Standing(committee.roster, (), (), 1, None))
     changes = update(EmptyState(), overlay.written())
     nothing = sized_root(())
     header = BlockHeader(
@@ -187,9 +202,7 @@ def genesis_state(genesis: Genesis) -> tuple[BlockHeader, StateChanges]:
         directory_root=nothing,
         receipts_root=nothing,
         state_root=changes.root,
-        next_committee_hash=committee_of(
-            genesis.institutions, genesis.classes, genesis.quorum
-        ).hash,
+        next_committee_hash=committee.hash,
     )
     return header, changes
 
@@ -289,6 +302,8 @@ def _institution(place: str, texts: dict[str, str]) -> Institution:
 def _check_relations(timing: dict[str, int], limits: Limits) -> None:
     if timing["view_timeout_ms_min"] > timing["view_timeout_ms_max"]:
         raise GenesisError("[timing] view_timeout_ms_min must not be above view_timeout_ms_max.")
+    if timing["bench_heights_min"] > timing["bench_heights_max"]:
+        raise GenesisError("[timing] bench_heights_min must not be above bench_heights_max.")
     if limits.transaction_bytes_max + ENVELOPE_BYTES_MAX > limits.batch_bytes_max:
         raise GenesisError(
             f"[limits] batch_bytes_max must be at least {ENVELOPE_BYTES_MAX} above "

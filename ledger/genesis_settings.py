@@ -43,6 +43,21 @@ TIMING: Final[Mapping[str, Setting]] = MappingProxyType(
             1_000,
             "Blocks that may pass over a batch before its holders change the view.",
         ),
+        "bench_heights_min": Setting(
+            32,
+            1,
+            10_000,
+            "For so many blocks a recorder that missed its turn is passed over; doubled each time.",
+        ),
+        "bench_heights_max": Setting(
+            1_024, 1, 1_000_000, "The most blocks that a recorder is passed over at once."
+        ),
+        "evidence_heights_max": Setting(
+            1_000,
+            1,
+            1_000_000,
+            "For so many blocks evidence against a voter may be reported.",
+        ),
         "view_timeout_ms_min": Setting(
             500, 10, 60_000, "The shortest time that a primary gets for a block."
         ),
@@ -57,7 +72,7 @@ TIMING: Final[Mapping[str, Setting]] = MappingProxyType(
         ),
     }
 )
-"""Settings of [timing], in milliseconds unless their name says otherwise."""
+"""Settings of [timing], in milliseconds or, where their name says so, in heights."""
 
 
 # Upper bounds follow from what fits one message between nodes (node/wire.py).

@@ -9,7 +9,9 @@ from typing import Annotated, Final, assert_never
 
 import msgspec
 
-from primitives.codec import Canonical, Digest, InstitutionId, Milliseconds, PublicKey
+from consensus.evidence import Evidence
+from ledger.changes import Change
+from primitives.codec import Canonical, Digest, Height, InstitutionId, Milliseconds, PublicKey
 
 GRANT_RECORDS_MAX: Final = 64
 """Records that one grant may name; an empty list means all records of the subject."""
@@ -123,10 +125,44 @@ class RecordShare(Canonical, frozen=True, tag=5):
     purpose: Annotated[str, msgspec.Meta(max_length=16)]
 
 
-Operation = EnrolPerson | RegisterRecord | Grant | Revoke | RecordShare
+class ReportMisbehaviour(Canonical, frozen=True, tag=6):
+    """The author, a member, shows that a voter contradicted itself: the voter is suspended."""
+
+    evidence: Evidence
+
+
+class ProposeChange(Canonical, frozen=True, tag=7):
+    """The author, a member, proposes a change of the membership, and approves it if it votes.
+
+    The proposal id is `proposal_id(transaction id, operation index)`.
+    """
+
+    change: Change
+    effective_height: Height
+    """The first height that the changed committee decides; until then voters may approve."""
+
+
+class ApproveChange(Canonical, frozen=True, tag=8):
+    """The author, a voter, approves a proposed change."""
+
+    proposal: Digest
+
+
+Operation = (
+    EnrolPerson
+    | RegisterRecord
+    | Grant
+    | Revoke
+    | RecordShare
+    | ReportMisbehaviour
+    | ProposeChange
+    | ApproveChange
+)
 
 WORK_MAX: Final = 3 + GRANT_RECORDS_MAX
 """The work of the most expensive operation."""
+SIGNATURE_WORK: Final = 4
+"""A signature inside an operation costs as much as so many keys."""
 
 
 def work_of(operations: Iterable[Operation]) -> int:
@@ -148,6 +184,12 @@ def work_of(operations: Iterable[Operation]) -> int:
                 work += 3 + len(operation.records)
             case Revoke():
                 work += WORK_MAX
+            case ReportMisbehaviour():
+                work += 4 + 2 * SIGNATURE_WORK
+            case ProposeChange():
+                work += 4 + SIGNATURE_WORK
+            case ApproveChange():
+                work += 3
             case _:
                 assert_never(operation)
     return work

@@ -43,6 +43,31 @@ class ReceiptCode(enum.IntEnum):
     COMMITMENT_DIFFERS = 25
     """The commitment is not the record's."""
     ALREADY_REVOKED = 26
+    UNKNOWN_MEMBER = 27
+    """The institution that this is about is not a member."""
+    NOT_A_VOTER = 28
+    """Only members that vote now may approve changes, and only against such is evidence heard."""
+    EVIDENCE_INVALID = 29
+    """The statements do not contradict each other, or the member did not sign them."""
+    EVIDENCE_TOO_OLD = 30
+    """The statements are of a height outside the evidence window, or forgiven since."""
+    ALREADY_REPORTED = 31
+    """Evidence against this member has been heard; the way back is a vote."""
+    UNKNOWN_PROPOSAL = 32
+    PROPOSAL_CLOSED = 33
+    """The proposal has taken effect, or come to nothing."""
+    ALREADY_APPROVED = 34
+    TOO_MANY_PROPOSALS = 35
+    """Too many proposals are open, of this member or together: wait until some are closed."""
+    BAD_EFFECTIVE_HEIGHT = 36
+    """A change takes effect two blocks after its proposal at the earliest, and not too late."""
+    CHANGE_CONFLICTS = 37
+    """An id, key, address or LEI is in use, or was; or the change changes nothing."""
+    CHANGE_INVALID = 38
+    """The institution's fields are not acceptable, or its key did not sign."""
+    CLASS_WOULD_BE_EMPTY = 39
+    """A class that votes would be left without a voter, or without anyone who proposes."""
+    COMMITTEE_TOO_LARGE = 40
 
 
 DID_NOT_RUN: Final = (

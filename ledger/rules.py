@@ -10,23 +10,31 @@ Sections of docs/ARCHITECTURE.md are named where a rule comes from one.
 from dataclasses import dataclass
 from typing import assert_never
 
+from consensus.committee import Committee
+from ledger.changes import Change, Join, subject_of
+from ledger.genesis import Genesis
+from ledger.membership import approve_change, propose_change
+from ledger.misbehaviour import report_misbehaviour
 from ledger.operations import (
     PERSON_KINDS,
     PURPOSES,
+    ApproveChange,
     EnrolPerson,
     Grant,
     InstitutionParty,
     Operation,
     Party,
     PersonParty,
+    ProposeChange,
     RecordShare,
     RegisterRecord,
+    ReportMisbehaviour,
     Revoke,
 )
 from ledger.receipts import ReceiptCode
+from ledger.standing import known_proposal, owner_of
 from ledger.state import (
     ChainHead,
-    Entity,
     GrantState,
     Overlay,
     Person,
@@ -39,21 +47,24 @@ from ledger.state import (
     grant_key,
     grant_state,
     institution_chain,
+    new_chain,
     person_id,
     record_id,
 )
 from ledger.store import StateReader
-from primitives.hashing import ZERO_DIGEST
 
 OK = ReceiptCode.OK
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Situation:
     """In which an operation runs: its block, its transaction, its author."""
 
+    genesis: Genesis
     height: int
     time_ms: int
+    committee: Committee
+    """That decides this height."""
     member_ids: dict[bytes, str]
     """Institution ids by the key that the member has now."""
     transaction: bytes
@@ -73,6 +84,12 @@ def apply(operation: Operation, index: int, now: Situation, state: Overlay) -> R
             return _enrol_person(operation, now, state)
         case Revoke():
             return _revoke(operation, now, state)
+        case ReportMisbehaviour():
+            return report_misbehaviour(operation, now, state)
+        case ProposeChange():
+            return propose_change(operation, index, now, state)
+        case ApproveChange():
+            return approve_change(operation, now, state)
         case _:
             assert_never(operation)
 
@@ -101,14 +118,20 @@ def chains_of(operation: Operation, author: Party, state: StateReader) -> tuple[
             if ended is None:
                 raise StateError(f"The state has lost grant {grant.hex()}.")
             chains = (chain_of(author), chain_of(ended.grantee), *ended.records)
+        case ReportMisbehaviour(evidence):
+            chains = (chain_of(author), institution_chain(evidence.signer))
+        case ProposeChange(change):
+            chains = (chain_of(author), *_chain_changed(change))
+        case ApproveChange(proposal):
+            chains = (chain_of(author), *_chain_changed(known_proposal(state, proposal).change))
         case _:
             assert_never(operation)
     return tuple(dict.fromkeys(chains))
 
 
-def new_chain(entity: Entity) -> ChainHead:
-    """Return the head of a chain without entries."""
-    return ChainHead(0, ZERO_DIGEST, entity)
+def _chain_changed(change: Change) -> tuple[bytes, ...]:
+    """Return the chain of the member that a change is about; who has yet to join has none."""
+    return () if isinstance(change, Join) else (institution_chain(subject_of(change)),)
 
 
 def _enrol_person(operation: EnrolPerson, now: Situation, state: Overlay) -> ReceiptCode:
@@ -118,8 +141,8 @@ def _enrol_person(operation: EnrolPerson, now: Situation, state: Overlay) -> Rec
     if operation.kind not in PERSON_KINDS:
         return ReceiptCode.UNKNOWN_KIND
     person = person_id(operation.key)
-    # One key is one author: a member's key cannot become a person's as well.
-    if operation.key in now.member_ids or chain_head(state, person) is not None:
+    # One key is one author: no key that a member has or had can become a person's as well.
+    if owner_of(state, operation.key) is not None or chain_head(state, person) is not None:
         return ReceiptCode.ALREADY_ENROLLED
     entity = Person(operation.key, operation.kind, now.author.id)
     state.write(chain_key(person), new_chain(entity))

@@ -23,7 +23,7 @@ from primitives.codec import (
     decode,
     encode,
 )
-from primitives.hashing import digest
+from primitives.hashing import ZERO_DIGEST, digest
 from primitives.institution import Institution
 
 VALUE_BYTES_MAX: Final = 1024 * 1024
@@ -88,6 +88,11 @@ class Members(Canonical, frozen=True):
     """The value under MEMBERS_KEY: the institutions of the ledger, sorted by id."""
 
     institutions: Annotated[tuple[Institution, ...], msgspec.Meta(max_length=INSTITUTIONS_MAX)]
+
+
+def new_chain(entity: Entity) -> ChainHead:
+    """Return the head of a chain without entries."""
+    return ChainHead(0, ZERO_DIGEST, entity)
 
 
 def person_id(key: bytes) -> bytes:

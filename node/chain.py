@@ -3,10 +3,12 @@ window.
 """
 
 from consensus.messages import Decision
-from ledger.committee import committee_at, members_at
+from ledger.committee import committee_at
 from ledger.execution import ExecutedBlock
 from ledger.genesis import Genesis
 from ledger.replay import ReplayWindow
+from ledger.standing import STANDING_KEY
+from ledger.state import MEMBERS_KEY, members
 from ledger.store import LedgerReader, WriteBlock
 from node.events import Applied
 from node.outbox import Outbox
@@ -64,12 +66,12 @@ class Chain:
         executed = [written.transaction_ids[index] for index in written.executed]
         sequences = [(batch.author, batch.sequence) for batch in written.batches]
         self.replay.add(self.head.height, executed, sequences)
-        if self.head.next_committee_hash != self.committee.hash:
+        if not written.changes.values.keys().isdisjoint((MEMBERS_KEY, STANDING_KEY)):
             self._read_committee()
         self._outbox.add(Applied(self.head, written))
         return written
 
     def _read_committee(self) -> None:
         self.committee = committee_at(self.reader, self.genesis)
-        members = members_at(self.reader, self.genesis)
-        self.members: dict[str, Institution] = {member.id: member for member in members}
+        listed = members(self.reader)
+        self.members: dict[str, Institution] = {member.id: member for member in listed}

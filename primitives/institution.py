@@ -83,6 +83,10 @@ class InstitutionError(ValueError):
     """A field of an institution is not acceptable; the message says which and why."""
 
 
+Address = Annotated[str, msgspec.Meta(min_length=1, max_length=ADDRESS_CHARS_MAX)]
+"""Where a node listens, "host:port" or "[IPv6 address]:port"."""
+
+
 class Institution(Canonical, frozen=True):
     """One member of a ledger, as its genesis file or a join transaction names it."""
 
@@ -97,8 +101,7 @@ class Institution(Canonical, frozen=True):
     """The Legal Entity Identifier, ISO 17442."""
     key: PublicKey
     """The Ed25519 key of the institution's node."""
-    address: Annotated[str, msgspec.Meta(min_length=1, max_length=ADDRESS_CHARS_MAX)]
-    """Where the node listens, "host:port"."""
+    address: Address
 
 
 def check_institution(i: Institution) -> None:

@@ -11,19 +11,23 @@ from ledger.genesis import Genesis
 from ledger.operations import (
     PERSON_KINDS,
     PURPOSES,
+    ApproveChange,
     EnrolPerson,
     Grant,
     InstitutionParty,
     Operation,
     Party,
     PersonParty,
+    ProposeChange,
     RecordShare,
     RegisterRecord,
+    ReportMisbehaviour,
     Revoke,
 )
 from ledger.receipts import ReceiptCode
 from ledger.state import grant_id, person_id, record_id
 from ledger.transactions import CheckedTransaction
+from simulations.governance import Government
 
 
 @dataclass(slots=True)
@@ -52,7 +56,7 @@ class Model:
     """Facts after the blocks run so far."""
 
     def __init__(self, genesis: Genesis) -> None:
-        self._institutions = {member.key: member.id for member in genesis.institutions}
+        self.government = Government.found(genesis)
         self._window = genesis.limits.replay_window_blocks
         self._facts = _Facts()
         self._ran: dict[bytes, int] = {}
@@ -70,13 +74,18 @@ class Model:
         author = self._party(body.author)
         if author is None:
             return ReceiptCode.UNKNOWN_AUTHOR, 0
-        before = self._facts.copy()
+        before = self._facts.copy(), self.government.copy()
         for index, operation in enumerate(body.operations):
             code = self._operate(height, time_ms, transaction.id, index, author, operation)
             if code != ReceiptCode.OK:
-                self._facts = before
+                self._facts, self.government = before
                 return code, index
         return ReceiptCode.OK, 0
+
+    def finish(self, height: int, view: int, proposer: str) -> None:
+        """The block at `height`, first proposed by `proposer` in `view`, is over."""
+        self.government.persons = self._facts.persons
+        self.government.finish(height, view, proposer)
 
     def revoked_height(self, grant: bytes) -> int:
         """The height at which a grant was revoked; 0 if it holds or never was."""
@@ -84,15 +93,16 @@ class Model:
         return 0 if consent is None else consent.revoked_height
 
     def _party(self, key: bytes) -> Party | None:
-        if key in self._institutions:
-            return InstitutionParty(self._institutions[key])
+        for member in self.government.members.values():
+            if member.key == key:
+                return InstitutionParty(member.id)
         person = self._facts.persons.get(key)
         return None if person is None else PersonParty(person)
 
     def _exists(self, party: Party) -> bool:
         if isinstance(party, PersonParty):
             return party.id in self._facts.persons.values()
-        return party.id in self._institutions.values()
+        return party.id in self.government.ids
 
     def _may_consent(self, party: Party, record: bytes) -> bool:
         custodian, facts = self._facts.records[record]
@@ -121,13 +131,18 @@ class Model:
                 return self._end(height, grant, author)
             case RecordShare():
                 return self._share(time_ms, author, operation)
+            case ReportMisbehaviour() | ProposeChange() | ApproveChange():
+                if not isinstance(author, InstitutionParty):
+                    return ReceiptCode.NOT_AN_INSTITUTION
+                self.government.persons = self._facts.persons
+                return self.government.run(height, transaction, index, author.id, operation)
 
     def _enrol(self, author: Party, key: bytes, kind: str) -> ReceiptCode:
         if not isinstance(author, InstitutionParty):
             return ReceiptCode.NOT_AN_INSTITUTION
         if kind not in PERSON_KINDS:
             return ReceiptCode.UNKNOWN_KIND
-        if key in self._institutions or key in self._facts.persons:
+        if key in self.government.keys or key in self._facts.persons:
             return ReceiptCode.ALREADY_ENROLLED
         self._facts.persons[key] = person_id(key)
         return ReceiptCode.OK

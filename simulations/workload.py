@@ -12,6 +12,7 @@ from functools import partial
 
 from ledger.genesis import Genesis
 from ledger.operations import (
+    ApproveChange,
     EnrolPerson,
     Grant,
     InstitutionParty,
@@ -19,8 +20,10 @@ from ledger.operations import (
     Operation,
     Party,
     PersonParty,
+    ProposeChange,
     RecordShare,
     RegisterRecord,
+    ReportMisbehaviour,
     Revoke,
 )
 from ledger.receipts import DID_NOT_RUN, ReceiptCode
@@ -297,5 +300,5 @@ class Workload:
                     ended = [entry for entry in known.grants if entry[0] == grant]
                     known.revoked += ended
                     known.grants = [entry for entry in known.grants if entry[0] != grant]
-                case RecordShare():
+                case RecordShare() | ReportMisbehaviour() | ProposeChange() | ApproveChange():
                     pass

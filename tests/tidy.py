@@ -28,7 +28,8 @@ PURE_LIBRARIES = frozenset(
 IMPURE_CALLS = frozenset("open input print hash id exec eval breakpoint __import__".split())
 # What ledger may know of consensus: membership, messages and evidence are ledger matters.
 CONSENSUS_VALUES = tuple(
-    f"consensus.{name}" for name in "certificates committee events messages settings".split()
+    f"consensus.{name}"
+    for name in "certificates committee events evidence messages settings".split()
 )
 # These drive real daemons: by the command, and by the RPC for load.
 CLIENTS_OF_DAEMONS = tuple(

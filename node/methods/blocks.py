@@ -9,7 +9,8 @@ from ledger.execution import stored_block
 from ledger.operations import Party
 from ledger.receipts import Receipt, ReceiptCode
 from ledger.rules import chains_of
-from ledger.state import Overlay, StateError, members, party_of
+from ledger.standing import author_of
+from ledger.state import Overlay, StateError, members
 from ledger.store import LedgerReader
 from ledger.transactions import CheckedTransaction, read_transaction
 from node.methods.views import (
@@ -103,7 +104,7 @@ class BlockContent:
         """Transaction number `index` as an app sees it."""
         body = transaction.body
         receipt = self.receipts[index]
-        author = party_of(self._state, self._member_ids, body.author)
+        author = author_of(self._state, self._member_ids, body.author)
         return TransactionView(
             id=transaction.id.hex(),
             height=self.header.height,
@@ -158,7 +159,7 @@ class BlockContent:
 
     def _author(self, transaction: CheckedTransaction) -> Party:
         """Who signed a transaction that succeeded."""
-        author = party_of(self._state, self._member_ids, transaction.body.author)
+        author = author_of(self._state, self._member_ids, transaction.body.author)
         if author is None:
             raise StateError(f"The store has lost the author of {transaction.id.hex()}.")
         return author

@@ -12,7 +12,8 @@ import msgspec
 from ledger.receipts import ReceiptCode
 from ledger.store import LedgerReader
 from node.methods.blocks import BlockContent
-from node.methods.views import Hex32, Natural, Params, TransactionView, View
+from node.methods.view import View
+from node.methods.views import Hex32, Natural, Params, TransactionView
 
 CHAINS_MAX: Final = 64
 """Records and persons that one subscription may name."""

@@ -11,7 +11,8 @@ from ledger.trie import ProofError
 from node.jsonrpc import ErrorCode, RpcError
 from node.methods.backend import Reader
 from node.methods.service import Service
-from node.methods.views import Hex32, Params, View
+from node.methods.view import View
+from node.methods.views import Hex32, Params
 from primitives.codec import CodecError, decode
 
 PROOF_BYTES_MAX: Final = 15 * 1024 * 1024

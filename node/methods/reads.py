@@ -19,6 +19,7 @@ from node.jsonrpc import ErrorCode, RpcError
 from node.methods.backend import NodeStatus, Reader
 from node.methods.blocks import BlockContent, receipts_of
 from node.methods.service import Service
+from node.methods.view import View
 from node.methods.views import (
     HeaderView,
     Hex32,
@@ -29,7 +30,6 @@ from node.methods.views import (
     Params,
     PartyView,
     TransactionView,
-    View,
     code_name,
     header_view,
     institution_view,

@@ -8,7 +8,8 @@ import msgspec
 
 from node.jsonrpc import ErrorCode, RpcError
 from node.methods.service import Service
-from node.methods.views import Hex32, Natural, Params, View, code_meaning, code_name
+from node.methods.view import View
+from node.methods.views import Hex32, Natural, Params, code_meaning, code_name
 
 
 class TransactionSubmit(Params, frozen=True):

@@ -7,18 +7,28 @@ from typing import Annotated, assert_never
 import msgspec
 
 from ledger.operations import (
+    ApproveChange,
     EnrolPerson,
     Grant,
     InstitutionParty,
     Labels,
     Operation,
     Party,
+    ProposeChange,
     RecordShare,
     RegisterRecord,
+    ReportMisbehaviour,
     Revoke,
 )
 from ledger.receipts import ReceiptCode
 from ledger.state import grant_id, person_id, record_id
+from node.methods.governance_views import (
+    ChangeApproved,
+    ChangeProposed,
+    MisbehaviourReported,
+    governing_view,
+)
+from node.methods.view import View
 from primitives.block import BlockHeader
 from primitives.codec import UINT_MAX
 from primitives.institution import Institution
@@ -26,10 +36,6 @@ from primitives.institution import Institution
 Hex32 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-fA-F]{64}$(?!\n)")]
 """A hash, id or public key of 32 bytes as a parameter."""
 Natural = Annotated[int, msgspec.Meta(ge=0, le=UINT_MAX)]
-
-
-class View(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Base of every result: a JSON object; members that do not apply are left out."""
 
 
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,7 +104,16 @@ class Shared(View, frozen=True, tag_field="operation", tag="record_share"):
     purpose: str
 
 
-OperationView = PersonEnrolled | RecordRegistered | Granted | Revoked | Shared
+OperationView = (
+    PersonEnrolled
+    | RecordRegistered
+    | Granted
+    | Revoked
+    | Shared
+    | MisbehaviourReported
+    | ChangeProposed
+    | ChangeApproved
+)
 
 
 class TransactionView(View, frozen=True):
@@ -187,6 +202,20 @@ MEANINGS: dict[ReceiptCode, str] = {
     ReceiptCode.NOT_CUSTODIAN: "only the record's custodian may do this",
     ReceiptCode.COMMITMENT_DIFFERS: "the commitment is not the one that was registered",
     ReceiptCode.ALREADY_REVOKED: "the grant had been revoked before",
+    ReceiptCode.UNKNOWN_MEMBER: "the institution that this is about is not a member",
+    ReceiptCode.NOT_A_VOTER: "the institution has no vote now",
+    ReceiptCode.EVIDENCE_INVALID: "the two statements prove nothing against the institution",
+    ReceiptCode.EVIDENCE_TOO_OLD: "the statements are too old, or forgiven since",
+    ReceiptCode.ALREADY_REPORTED: "evidence against the institution has been heard before",
+    ReceiptCode.UNKNOWN_PROPOSAL: "there is no proposal of this id",
+    ReceiptCode.PROPOSAL_CLOSED: "the proposal has taken effect or come to nothing",
+    ReceiptCode.ALREADY_APPROVED: "the institution had approved the proposal before",
+    ReceiptCode.TOO_MANY_PROPOSALS: "too many proposals are open: wait until some are closed",
+    ReceiptCode.BAD_EFFECTIVE_HEIGHT: "a change takes effect two blocks later at the earliest",
+    ReceiptCode.CHANGE_CONFLICTS: "an id, key, address or LEI is in use, or nothing would change",
+    ReceiptCode.CHANGE_INVALID: "a field is not acceptable, or the new key did not sign",
+    ReceiptCode.CLASS_WOULD_BE_EMPTY: "a class of voters would be left without a voter",
+    ReceiptCode.COMMITTEE_TOO_LARGE: "the ledger would have more members or voters than it may",
 }
 """What a receipt's code says, for people."""
 
@@ -254,6 +283,8 @@ def operation_view(
             return Shared(
                 record.hex(), party_view(requester), grant.hex(), commitment.hex(), purpose
             )
+        case ReportMisbehaviour() | ProposeChange() | ApproveChange():
+            return governing_view(operation, transaction, index)
         case _:
             assert_never(operation)
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from consensus.messages import Certificate, Phase, vote_digest
-from ledger.committee import committee_at, members_at
+from ledger.committee import committee_at
 from ledger.genesis import Genesis
+from ledger.state import members
 from ledger.store import StateReader
 from primitives.institution import ConsensusClass
 from primitives.keys import verify
@@ -54,15 +55,15 @@ def council_at(height: int, state: StateReader, genesis: Genesis, liars: Sequenc
     committee is another, or leaves out a correct member.
     """
     committee = committee_at(state, genesis)
-    members = {member.id: member for member in members_at(state, genesis)}
+    listed = {member.id: member for member in members(state)}
     voting = [ConsensusClass.RECORDER, ConsensusClass.AUDITOR]
     if genesis.quorum == "flat":
         voting.append(ConsensusClass.OBSERVER)
-    duties = {member.id: genesis.classes[member.type] for member in members.values()}
+    duties = {member.id: genesis.classes[member.type] for member in listed.values()}
     entitled = [id for id, duty in duties.items() if duty in voting]
     keys = {voter.id: voter.key for voter in committee.voters}
     for id, key in keys.items():
-        if id not in entitled or members[id].key != key:
+        if id not in entitled or listed[id].key != key:
             raise Violation(f"{id} votes at height {height} and should not")
     for id in entitled:
         if id not in keys and id not in liars:

@@ -82,6 +82,9 @@ def check_meaning(genesis: Genesis, blocks: Iterable[WriteBlock]) -> None:
                     f"operation {receipt.operation} where it should say {ReceiptCode(code).name} "
                     f"at {index}"
                 )
+        model.finish(header.height, header.view, header.proposer)
+        if model.government.committee().hash != header.next_committee_hash:
+            raise Violation(f"block {header.height} names another committee than it should")
 
 
 def _check_validity(

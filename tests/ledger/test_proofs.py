@@ -339,8 +339,7 @@ def test_a_block_is_not_decided_before_it_was_proposed() -> None:
     world = Story(World()).world
     transaction = world.transaction(key_of("hospital-0"), Revoke(bytes(32)))
     batch = world.batch(transaction)
-    header = msgspec.structs.replace(world.execute(batch).block.header, view=2)
-    block = msgspec.structs.replace(world.execute(batch).block, header=header)
+    block = world.execute(batch, view=2).block
     world.apply(world.check(block, batch))
     proof = build_transaction_proof(world.store, transaction.id)
     with pytest.raises(ProofError, match="earlier view than the block"):

@@ -201,10 +201,12 @@ class World:
             transactions,
         )
 
-    def execute(self, *batches: CheckedBatch, time_ms: int | None = None) -> ExecutedBlock:
+    def execute(
+        self, *batches: CheckedBatch, time_ms: int | None = None, view: int = 0
+    ) -> ExecutedBlock:
         return execute_block(
             self.head,
-            0,
+            view,
             "hospital-1",
             time_ms or self.head.time_ms + 1_000,
             batches,

@@ -1,8 +1,10 @@
 """Where the node stands moves one block at a time."""
 
+from dataclasses import replace
+
 import pytest
 
-from consensus.committee import Committee, Voter
+from ledger.standing import STANDING_KEY
 from node.events import Applied
 from tests.node.support import Bench, make_chain, make_genesis, synced
 
@@ -35,14 +37,17 @@ def test_a_block_becomes_the_head_when_it_is_stored() -> None:
     assert chain.replay.used("recorder-1", written.batches[0].sequence)
 
 
-def test_the_committee_is_read_again_only_when_the_header_names_another() -> None:
+def test_the_committee_is_read_again_only_when_the_block_wrote_about_it() -> None:
     chain = follower().core.chain
     before = chain.committee
     chain.advance()
     assert chain.committee is before
 
     chain = follower().core.chain
-    voter = Voter("recorder-1", b"\x01" * 32, "recorder", True)
-    chain.committee = Committee((voter,), ("recorder-1",))
+    assert chain.writing is not None
+    values = {**chain.writing.changes.values, STANDING_KEY: b""}
+    changes = replace(chain.writing.changes, values=values)
+    chain.writing = replace(chain.writing, changes=changes)
     chain.advance()
     assert chain.committee == before
+    assert chain.committee is not before

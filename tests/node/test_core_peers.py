@@ -95,7 +95,9 @@ def test_a_batch_from_the_far_future_is_no_work() -> None:
     far = make_transaction(genesis, "recorder-3", 1, until_height=window + 2)
     for id in net.benches:
         net.step(id, BatchArrived("recorder-3", make_batch(genesis, "recorder-3", 1, [far])))
-        net.step(id, BatchArrived("recorder-3", make_batch(genesis, "recorder-3", 2, until_height=2**40)))
+        net.step(
+            id, BatchArrived("recorder-3", make_batch(genesis, "recorder-3", 2, until_height=2**40))
+        )
     net.run(60_000)
 
     assert all(bench.core.counters["batch_ahead"] == 2 for bench in net.benches.values())
