@@ -28,7 +28,7 @@ from rich.table import Table
 
 from simulations.campaign import Verdict
 from simulations.chaos_machine import ENDED_BY_SIGTERM, Machine, MachineError, enter
-from simulations.chaos_plan import Shape, draw_plan
+from simulations.chaos_plan import Plan, Shape
 from simulations.chaos_run import SeedReport, Settings, run_seed
 from simulations.command import CommandFailed
 
@@ -54,6 +54,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--observers", type=int, choices=range(17), default=shape.observers)
     parser.add_argument("--base-port", type=_positive, default=BASE_PORT)
     parser.add_argument("--plan", action="store_true", help="show the faults and run nothing")
+    parser.add_argument("--keep", action="store_true", help="keep homes and logs of all runs")
     parser.add_argument("--json", action="store_true", help="the result as one JSON document")
     return parser.parse_args(arguments)
 
@@ -93,15 +94,21 @@ def repeat_command(seed: int, settings: Settings) -> str:
 
 
 def show_plans(seeds: range, settings: Settings) -> None:
-    """Print what would happen when."""
+    """Print what happens in the time that there is, if every daemon always answers at once."""
     for seed in seeds:
-        plan = draw_plan(seed, settings.shape, settings.fault_ms)
-        print(f"Seed {seed}: {len(plan.faults)} faults; small disks: {', '.join(plan.small_disks)}")
-        for fault in plan.faults:
-            print(f"  {fault.at_ms / 1000:6.1f} s  {fault.text()}")
+        plan = Plan(seed, settings.shape)
+        print(f"Seed {seed}: small disks at {', '.join(plan.small_disks)}")
+        now_ms = 0
+        for number, one in enumerate(plan.rounds(), start=1):
+            now_ms += one.calm_ms
+            for fault in sorted(one.faults, key=lambda fault: fault.at_ms):
+                print(f"  {number:3}  {(now_ms + fault.at_ms) / 1000:6.1f} s  {fault.text()}")
+            now_ms += max(fault.at_ms + fault.lasts_ms for fault in one.faults)
+            if now_ms > settings.fault_ms:
+                break
 
 
-def run_all(seeds: range, settings: Settings, console: Console) -> list[SeedReport]:
+def run_all(seeds: range, settings: Settings, console: Console, *, keep: bool) -> list[SeedReport]:
     """Run the seeds one after another. Raises MachineError or CommandFailed."""
     machine = Machine()
     machine.set_up()
@@ -117,8 +124,8 @@ def run_all(seeds: range, settings: Settings, console: Console) -> list[SeedRepo
 
         kept = True
         try:
-            report = run_seed(settings, seed, machine, directory, say)
-            kept = report.verdict is not Verdict.PASSED
+            report = run_seed(settings, seed, machine, directory, say, keep=keep)
+            kept = keep or report.verdict is not Verdict.PASSED
         finally:
             if kept:
                 console.print(f"Homes and logs are kept in {directory}")
@@ -126,7 +133,7 @@ def run_all(seeds: range, settings: Settings, console: Console) -> list[SeedRepo
                 shutil.rmtree(directory)
         reports.append(report)
         say(f"{report.verdict.name.lower()} {report.reason}")
-        if kept:
+        if report.verdict is not Verdict.PASSED:
             console.print(f"To repeat these faults: {repeat_command(seed, settings)}")
     return reports
 
@@ -164,7 +171,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED_BY_SIGTERM))
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     try:
-        reports = run_all(seeds, settings, console)
+        reports = run_all(seeds, settings, console, keep=options.keep)
     except KeyboardInterrupt:
         console.print("Interrupted; all daemons are stopped.")
         return INTERRUPTED

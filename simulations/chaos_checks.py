@@ -220,6 +220,8 @@ def check_statuses(statuses: Mapping[str, Mapping[str, Any] | None]) -> None:
         counted = {k: v for k, v in status["counters"].items() if k in ACCUSATIONS and v}
         if counted:
             raise Violation(f"{name} has counted accusations of honest members: {counted}")
+        if status["abstaining"]:
+            raise NoProgress(f"{name} abstains from voting, though no backup was restored")
 
 
 async def verify(home: Path) -> None:

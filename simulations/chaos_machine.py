@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from simulations.chaos_plan import Kind
+from simulations.chaos_plan import ON_DISK, Kind
 
 INSIDE = "MEDPACT_CHAOS_INSIDE"
 """Set in the environment of the process that runs in namespaces: "yes", or "no" without them."""
@@ -101,10 +101,11 @@ class Machine:
         self.missing: dict[Kind, str] = {}
         """What cannot be done here, and why."""
         if not self.namespaces:
-            self.missing[Kind.DISK] = (
+            why = (
                 "a small disk needs namespaces: install iproute2 and util-linux, and run as root "
                 "or allow unprivileged user namespaces"
             )
+            self.missing |= dict.fromkeys(ON_DISK, why)
         if self.faketime is None:
             self.missing[Kind.CLOCK] = "clocks cannot be moved: install the package faketime"
 

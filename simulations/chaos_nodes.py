@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from node.client import RpcClient, RpcError, RpcUnavailable
 from simulations.chaos_machine import Machine, MachineError, SmallDisk
@@ -28,10 +28,12 @@ STOP_S = 30.0
 EXIT_FILE = 5
 """How the daemon says that its disk or database failed (docs/cli.md)."""
 LAST_WORDS_BYTES_MAX = 4_096
-DISK_AFTERMATH_S = 5.0
-"""A daemon that a full disk has hurt may take this long to end after there is room again."""
+DISK_AFTERMATH_S = 30.0
+"""A daemon that a full disk has hurt may take so long to end, on a busy machine, though there is
+room again."""
 
-Head = tuple[int, str]
+Status = Mapping[str, Any]
+"""The result of the call `node_status` (docs/rpc.md)."""
 
 
 class Crashed(Exception):
@@ -264,25 +266,19 @@ class Consortium:
             raise Crashed(f"{node.name} ended with {code}: {self._last_words(node.name)}")
         node.disk_ends += 1
 
-    async def heads(self) -> dict[str, Head | None]:
-        """Height and hash of the head of every daemon; None for one that does not answer."""
+    async def statuses(self) -> dict[str, Status | None]:
+        """What every daemon says of itself; None for one that does not answer."""
         names = list(self.nodes)
-        found = await asyncio.gather(*(self._head(self.nodes[name]) for name in names))
+        found = await asyncio.gather(*(self._status(self.nodes[name]) for name in names))
         return dict(zip(names, found, strict=True))
 
-    async def ask(self, name: str, method: str, **params: object) -> dict[str, object] | None:
-        """A daemon's answer; None if it gives none."""
+    async def _status(self, node: Node) -> Status | None:
         try:
-            socket = self.nodes[name].home / "rpc.sock"
-            async with RpcClient(socket, timeout_ms=ANSWER_MS) as rpc:
-                answer: dict[str, object] = await rpc.call(method, params)
+            async with RpcClient(node.home / "rpc.sock", timeout_ms=ANSWER_MS) as rpc:
+                status: Status = await rpc.call("node_status")
         except (RpcError, RpcUnavailable):
             return None
-        return answer
-
-    async def _head(self, node: Node) -> Head | None:
-        head = await self.ask(node.name, "chain_head")
-        return None if head is None else (int(str(head["height"])), str(head["hash"]))
+        return status
 
     # ---- processes -------------------------------------------------------------------------------
 

@@ -1,8 +1,10 @@
-"""What goes wrong when in a run on real daemons: drawn from the seed and nothing else.
+"""What goes wrong in a run on real daemons: drawn from the seed and nothing else.
 
-The plan is the same on every machine; what a machine cannot do is left out when the plan is
-carried out, and reported. At any time no class has more faulty members than it can miss, except
-when a fault strikes everybody: then nothing needs to go on, and nothing may be lost.
+A plan is an endless sequence of rounds, the same on every machine. How far a run comes depends on
+its time, and on the machine's speed: a round begins when the one before is over and every daemon
+answers. What a machine cannot do is left out when its turn comes, and reported. In a round no class
+has more faulty members than it can miss, except when a fault strikes everybody: then nothing needs
+to go on, and nothing may be lost.
 """
 
 import enum
@@ -12,11 +14,10 @@ from dataclasses import dataclass
 
 from consensus.committee import quorum_size
 
-CALM_MS = 6_000
-"""Before the first fault, and between two rounds at the most."""
-ROUND_MS_MAX = 12_000
-DISKS = 2
-"""Members with a small disk, one of each voting class."""
+CALM_MS = (1_000, 5_000)
+"""Before a round, once every daemon answers."""
+BEGIN_MS_MAX = 3_000
+"""Within a round faults begin so close to each other."""
 CLOCK_OFFSETS_MS = (-3_600_000, -60_000, -15_000, -2_000, 2_000, 15_000, 60_000, 86_400_000)
 """Within the drift that voters accept, a little beyond it, and far away."""
 
@@ -36,6 +37,8 @@ class Kind(enum.StrEnum):
     """No packet between one member and some of the others arrives."""
     DISK = "disk"
     """The disk is full, and has room again after a while."""
+    DISK_KILL = "disk and kill"
+    """The disk is full, and the node is killed and started on it."""
     CLOCK = "clock"
     """The wall clock jumps, and jumps back after a while."""
     KILL_ALL = "kill all"
@@ -45,13 +48,15 @@ class Kind(enum.StrEnum):
 
 
 EVERYBODY = (Kind.KILL_ALL, Kind.PAUSE_ALL, Kind.SPLIT)
+ON_DISK = (Kind.DISK, Kind.DISK_KILL)
 LASTS_MS: Mapping[Kind, tuple[int, int]] = {
     Kind.KILL: (0, 8_000),
     Kind.KILL_AGAIN: (0, 2_000),
     Kind.PAUSE: (500, 9_000),
     Kind.CUT: (2_000, 10_000),
     Kind.LINK: (2_000, 10_000),
-    Kind.DISK: (3_000, 9_000),
+    Kind.DISK: (4_000, 12_000),
+    Kind.DISK_KILL: (4_000, 12_000),
     Kind.CLOCK: (3_000, 10_000),
     Kind.KILL_ALL: (0, 3_000),
     Kind.PAUSE_ALL: (500, 4_000),
@@ -81,6 +86,11 @@ class Shape:
         """All of them, recorders first."""
         return tuple(name for names in self.classes.values() for name in names)
 
+    @property
+    def voters(self) -> tuple[str, ...]:
+        """Recorders and auditors."""
+        return self.classes["recorder"] + self.classes["auditor"]
+
     def spare(self) -> dict[str, int]:
         """How many of each class can be missed while the ledger goes on."""
         spare = {kind: len(names) for kind, names in self.classes.items()}
@@ -91,7 +101,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong. Times in milliseconds, `at_ms` since the faults began."""
+    """One thing that goes wrong. Times in milliseconds, `at_ms` since the round began."""
 
     at_ms: int
     lasts_ms: int
@@ -111,86 +121,97 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """All faults of a run in order of time, and which members must be prepared for theirs."""
+class Round:
+    """Faults that overlap, and how long all is calm before them."""
 
+    calm_ms: int
     faults: tuple[Fault, ...]
-    small_disks: tuple[str, ...]
-
-    @property
-    def moved_clocks(self) -> tuple[str, ...]:
-        """Members whose clock will jump."""
-        victims = (name for f in self.faults if f.kind is Kind.CLOCK for name in f.victims)
-        return tuple(dict.fromkeys(victims))
 
 
-def draw_plan(seed: int, shape: Shape, last_ms: int) -> Plan:
-    """The faults of a seed, all begun and ended before `last_ms`."""
-    chance = random.Random(seed)
-    classes = shape.classes
-    disks = tuple(
-        chance.choice(classes[kind]) for kind in ("recorder", "auditor")[:DISKS] if classes[kind]
-    )
-    faults: list[Fault] = []
-    start_ms = CALM_MS
-    for kinds in _rounds(chance):
-        made = list(_round(chance, shape, kinds, start_ms, disks))
-        end_ms = max((f.at_ms + f.lasts_ms for f in made), default=start_ms)
-        if end_ms > last_ms:
-            break
-        faults += made
-        start_ms = end_ms + chance.randrange(1_000, CALM_MS)
-    return Plan(tuple(sorted(faults, key=lambda f: f.at_ms)), disks)
+class Plan:
+    """The rounds of a seed, and which members must be prepared for their faults."""
+
+    def __init__(self, seed: int, shape: Shape) -> None:
+        self._seed = seed
+        self._shape = shape
+        self._chance = random.Random(seed)
+        voting = [names for names in shape.classes.values() if names and names[0] in shape.voters]
+        self.small_disks = tuple(self._chance.choice(names) for names in voting)
+        """One of each voting class."""
+        self.moved_clocks = tuple(self._chance.choice(names) for names in voting)
+        self._state = self._chance.getstate()
+
+    def rounds(self) -> Iterator[Round]:
+        """All rounds, without end and from the first one each time."""
+        chance = random.Random()
+        chance.setstate(self._state)
+        for kinds in _orders(chance):
+            calm_ms = chance.randrange(*CALM_MS)
+            faults = tuple(self._faults(chance, kinds))
+            if faults:
+                yield Round(calm_ms, faults)
+
+    def _faults(self, chance: random.Random, kinds: Sequence[Kind]) -> Iterator[Fault]:
+        """Each with its own victims, within what the classes can miss."""
+        if kinds[0] in EVERYBODY:
+            yield _for_everybody(chance, self._shape, kinds[0])
+            return
+        spare = self._shape.spare()
+        left = {name: kind for kind, names in self._shape.classes.items() for name in names}
+        for kind in kinds:
+            able = [name for name in left if spare[left[name]] and self._can(name, kind)]
+            if not able:
+                continue
+            victims = [chance.choice(able)]
+            spare[left.pop(victims[0])] -= 1
+            able = [name for name in left if spare[left[name]]]
+            if kind is Kind.CUT and able and chance.random() < 0.5:
+                victims.append(chance.choice(able))
+                spare[left.pop(victims[1])] -= 1
+            yield self._fault(chance, kind, tuple(victims))
+
+    def _can(self, name: str, kind: Kind) -> bool:
+        match kind:
+            case Kind.DISK | Kind.DISK_KILL:
+                return name in self.small_disks
+            case Kind.CLOCK:
+                return name in self.moved_clocks
+            case _:
+                return True
+
+    def _fault(self, chance: random.Random, kind: Kind, victims: tuple[str, ...]) -> Fault:
+        others: tuple[str, ...] = ()
+        if kind is Kind.LINK:
+            rest = [name for name in self._shape.members if name not in victims]
+            others = tuple(sorted(chance.sample(rest, chance.randrange(1, len(rest)))))
+        return Fault(
+            at_ms=chance.randrange(BEGIN_MS_MAX),
+            lasts_ms=chance.randrange(*LASTS_MS[kind]),
+            kind=kind,
+            victims=victims,
+            others=others,
+            offset_ms=chance.choice(CLOCK_OFFSETS_MS) if kind is Kind.CLOCK else 0,
+        )
 
 
-def _rounds(chance: random.Random) -> Iterator[list[Kind]]:
-    """What happens together, without end; all kinds come once before any comes again."""
+def _orders(chance: random.Random) -> Iterator[list[Kind]]:
+    """What happens together, without end; all kinds have come once before any comes again."""
     while True:
         single = [kind for kind in Kind if kind not in EVERYBODY]
         chance.shuffle(single)
-        rounds = [[kind] for kind in EVERYBODY]
+        orders = [[kind] for kind in EVERYBODY]
         while single:
             size = chance.randrange(1, 4)
-            rounds.append(single[:size])
+            orders.append(single[:size])
             del single[:size]
-        chance.shuffle(rounds)
-        yield from rounds
+        chance.shuffle(orders)
+        yield from orders
 
 
-def _round(
-    chance: random.Random, shape: Shape, kinds: Sequence[Kind], start_ms: int, disks: Sequence[str]
-) -> Iterator[Fault]:
-    """Faults that overlap, each with its own victims, within what the classes can miss."""
-    if kinds[0] in EVERYBODY:
-        yield _for_everybody(chance, shape, kinds[0], start_ms)
-        return
-    spare = shape.spare()
-    left = {name: kind for kind, names in shape.classes.items() for name in names}
-    for kind in kinds:
-        at_ms = start_ms + chance.randrange(0, ROUND_MS_MAX // 4)
-        candidates = [n for n in left if spare[left[n]] and (kind is not Kind.DISK or n in disks)]
-        if not candidates:
-            continue
-        victim = chance.choice(candidates)
-        spare[left.pop(victim)] -= 1
-        victims = [victim]
-        partner = [n for n in left if spare[left[n]]] if kind is Kind.CUT else []
-        if partner and chance.random() < 0.5:
-            victims.append(chance.choice(partner))
-            spare[left.pop(victims[1])] -= 1
-        lasts_ms = chance.randrange(*LASTS_MS[kind])
-        others: tuple[str, ...] = ()
-        if kind is Kind.LINK:
-            rest = [name for name in shape.members if name != victim]
-            others = tuple(sorted(chance.sample(rest, chance.randrange(1, len(rest)))))
-        offset_ms = chance.choice(CLOCK_OFFSETS_MS) if kind is Kind.CLOCK else 0
-        yield Fault(at_ms, lasts_ms, kind, tuple(victims), others, offset_ms)
-
-
-def _for_everybody(chance: random.Random, shape: Shape, kind: Kind, at_ms: int) -> Fault:
+def _for_everybody(chance: random.Random, shape: Shape, kind: Kind) -> Fault:
     lasts_ms = chance.randrange(*LASTS_MS[kind])
     if kind is not Kind.SPLIT:
-        return Fault(at_ms, lasts_ms, kind, shape.members)
+        return Fault(0, lasts_ms, kind, shape.members)
     if chance.random() < 0.5:
         # Along the line between the classes: each part has a quorum of one class alone.
         victims = list(shape.classes["recorder"])
@@ -201,7 +222,7 @@ def _for_everybody(chance: random.Random, shape: Shape, kind: Kind, at_ms: int) 
             for name in chance.sample(names, len(names) // 2)
         ]
     others = tuple(name for name in shape.members if name not in victims)
-    return Fault(at_ms, lasts_ms, kind, tuple(victims), others)
+    return Fault(0, lasts_ms, kind, tuple(victims), others)
 
 
 def _list(names: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,23 +19,27 @@ from simulations.chaos_checks import (
     verify,
 )
 from simulations.chaos_machine import Bridge, Machine, MachineError
-from simulations.chaos_nodes import Consortium, Crashed, Links
-from simulations.chaos_plan import Fault, Kind, Plan, Shape, draw_plan
+from simulations.chaos_nodes import Consortium, Crashed, Links, Status
+from simulations.chaos_plan import Fault, Kind, Plan, Round, Shape
+from simulations.chaos_proxy import Proxy
 from simulations.checkers import NoProgress, Violation
 from simulations.command import CommandFailed
 from simulations.load import Load, LoadResult
 
 START_S = 60.0
-HEAL_S = 60.0
-STALL_S = 60.0
-"""The best head never stands still for longer, whatever is drawn; view timeouts grow to 15 s."""
+HEAL_S = 120.0
+"""A view lasts 30 s at most; the next one has a primary that is up."""
+STALL_S = 90.0
+"""The best head never stands still for longer, whatever is drawn; a view lasts 30 s at most."""
 LOOK_PAUSE_S = 0.3
 WATCH_S = 2.0
+TELL_S = 10.0
+"""Without a new block for so long the state of all is shown."""
 AFTER_S = 3.0
 """How long everybody submits after the healing; all of it must be acknowledged."""
 AGAIN_S = 0.7
 """KILL_AGAIN: how long a start may go on before the second kill."""
-OVERHEAD_S = 60.0
+OVERHEAD_S = 80.0
 """What of a run's time is for start, healing and checks."""
 
 Say = Callable[[str], None]
@@ -65,6 +69,7 @@ class Figures:
     unknown: int = 0
     latency_p50_ms: int = 0
     latency_p95_ms: int = 0
+    rounds: int = 0
     faults: dict[str, int] = field(default_factory=dict)
     """Carried out, by kind."""
     left_out: dict[str, int] = field(default_factory=dict)
@@ -103,9 +108,11 @@ class SeedReport:
 
 
 def run_seed(
-    settings: Settings, seed: int, machine: Machine, directory: Path, say: Say
+    settings: Settings, seed: int, machine: Machine, directory: Path, say: Say, *, keep: bool
 ) -> SeedReport:
     """Run one seed in a new directory; its daemons are gone when this returns.
+
+    What is on small disks is copied to the directory if the run fails, or `keep` says so.
 
     Raises MachineError or CommandFailed.
     """
@@ -114,7 +121,7 @@ def run_seed(
     verdict, reason = Verdict.PASSED, ""
     refusal: Exception | None = None
     try:
-        asyncio.run(run.perform())
+        asyncio.run(run.perform(keep=keep))
     except* Violation as errors:
         verdict, reason = Verdict.WRONG, _words(errors)
     except* Crashed as errors:
@@ -133,6 +140,18 @@ def _words(errors: BaseExceptionGroup[BaseException]) -> str:
     return _words(found) if isinstance(found, BaseExceptionGroup) else str(found)
 
 
+def shown(statuses: Mapping[str, Status | None]) -> str:
+    """Heights, views and peers, for who watches."""
+    words = []
+    for name, status in statuses.items():
+        if status is None:
+            words.append(f"{name} does not answer")
+        else:
+            place = f"{status['height']}/{status['view']}"
+            words.append(f"{name} at {place}, {len(status['peers'])} peers")
+    return "; ".join(words)
+
+
 class Run:
     """One seed while it runs."""
 
@@ -142,18 +161,18 @@ class Run:
         self._settings = settings
         self._machine = machine
         self._say = say
-        self._plan: Plan = draw_plan(seed, settings.shape, settings.fault_ms)
+        self._plan = Plan(seed, settings.shape)
         self._consortium = Consortium(directory, settings.shape, machine, self._make_links())
         self._homes = {n.name: n.home for n in self._consortium.nodes.values()}
         self._acknowledged: dict[str, int] = {}
         self._height = 0
-        self._began = 0.0
         self.figures = Figures()
 
     def _make_links(self) -> Links:
-        return Bridge(self._settings.shape.members, self._settings.base_port)
+        names, port = self._settings.shape.members, self._settings.base_port
+        return Bridge(names, port) if self._machine.namespaces else Proxy(names, port)
 
-    async def perform(self) -> None:
+    async def perform(self, *, keep: bool) -> None:
         """Raises Violation, NoProgress, Crashed, MachineError or CommandFailed."""
         passed = False
         try:
@@ -164,7 +183,7 @@ class Run:
                 await self._judge(witness, reader)
             passed = True
         finally:
-            self._consortium.destroy(keep=not passed)
+            self._consortium.destroy(keep=keep or not passed)
 
     # ---- life ------------------------------------------------------------------------------------
 
@@ -178,7 +197,6 @@ class Run:
             ]
             await self._wait_for_equal_heads(START_S)
             self._say(f"{len(self._homes)} daemons are up")
-            self._began = time.monotonic()
             stall = background.create_task(self._watch_height())
             await self._under_load(witness)
             stall.cancel()
@@ -195,10 +213,7 @@ class Run:
         async with asyncio.TaskGroup() as group:
             loading = group.create_task(load.run())
             try:
-                async with asyncio.TaskGroup() as faults:
-                    for number, fault in enumerate(self._plan.faults):
-                        faults.create_task(self._suffer(number, fault, witness))
-                    faults.create_task(asyncio.sleep(self._settings.fault_ms / 1000))
+                await self._suffer_all(witness)
             finally:
                 load.stop()
         self._count(loading.result())
@@ -213,33 +228,38 @@ class Run:
 
     async def _watch_height(self) -> None:
         """Raise NoProgress if nobody gets a block for long."""
-        since = time.monotonic()
+        since = told = time.monotonic()
         while True:
-            heads = await self._consortium.heads()
-            height = max((head[0] for head in heads.values() if head), default=0)
+            statuses = await self._consortium.statuses()
+            height = max((status["height"] for status in statuses.values() if status), default=0)
             now = time.monotonic()
             if height > self._height:
                 self._height, since = height, now
             self.figures.stall_ms = max(self.figures.stall_ms, round((now - since) * 1000))
             if now - since > STALL_S:
                 raise NoProgress(f"no node got a block above {self._height} in {STALL_S:.0f} s")
+            if now - max(since, told) > TELL_S:
+                told = now
+                self._say(f"no block for {now - since:.0f} s: {shown(statuses)}")
             await asyncio.sleep(WATCH_S)
 
     async def _wait_for_equal_heads(self, seconds: float) -> None:
         """Raise NoProgress unless all have the same head in time."""
-        deadline = time.monotonic() + seconds
+        started = told = time.monotonic()
         while True:
-            heads = await self._consortium.heads()
-            first = next(iter(heads.values()))
-            if first is not None and all(head == first for head in heads.values()):
-                self._height = self.figures.height = first[0]
+            statuses = await self._consortium.statuses()
+            heads = [status["head_hash"] if status else "" for status in statuses.values()]
+            if heads[0] and all(head == heads[0] for head in heads):
+                heights = [status["height"] for status in statuses.values() if status]
+                self._height = self.figures.height = heights[0]
                 return
-            if time.monotonic() > deadline:
-                shown = ", ".join(
-                    f"{name} {f'at {head[0]}' if head else 'does not answer'}"
-                    for name, head in heads.items()
-                )
-                raise NoProgress(f"the heads are not equal after {seconds:.0f} s: {shown}")
+            now = time.monotonic()
+            if now - started > seconds:
+                words = shown(statuses)
+                raise NoProgress(f"the heads are not equal after {seconds:.0f} s: {words}")
+            if now - told > TELL_S:
+                told = now
+                self._say(f"waiting for equal heads: {shown(statuses)}")
             await asyncio.sleep(WATCH_S / 4)
 
     async def _go_on(self) -> None:
@@ -257,8 +277,32 @@ class Run:
 
     # ---- faults ----------------------------------------------------------------------------------
 
+    async def _suffer_all(self, witness: Witness) -> None:
+        """Round after round, as long as there is time."""
+        ends = time.monotonic() + self._settings.fault_ms / 1000
+        for one in self._plan.rounds():
+            await self._wait_for_all(START_S)
+            await asyncio.sleep(one.calm_ms / 1000)
+            if time.monotonic() >= ends:
+                return
+            await self._suffer_round(one, witness)
+
+    async def _suffer_round(self, one: Round, witness: Witness) -> None:
+        async with asyncio.TaskGroup() as group:
+            for number, fault in enumerate(one.faults):
+                group.create_task(self._suffer(number, fault, witness))
+        self.figures.rounds += 1
+
+    async def _wait_for_all(self, seconds: float) -> None:
+        """Wait until every daemon answers. Raises NoProgress."""
+        deadline = time.monotonic() + seconds
+        while missing := [n for n, s in (await self._consortium.statuses()).items() if not s]:
+            if time.monotonic() > deadline:
+                raise NoProgress(f"{', '.join(missing)} did not answer in {seconds:.0f} s")
+            await asyncio.sleep(WATCH_S / 4)
+
     async def _suffer(self, number: int, fault: Fault, witness: Witness) -> None:
-        await asyncio.sleep(self._began + fault.at_ms / 1000 - time.monotonic())
+        await asyncio.sleep(fault.at_ms / 1000)
         if fault.kind in self._machine.missing:
             self._tally(self.figures.left_out, fault)
             return
@@ -286,9 +330,12 @@ class Run:
                 consortium.cut(number, [(a, b) for a in victims for b in others])
             case Kind.LINK | Kind.SPLIT:
                 consortium.cut(number, [(a, b) for a in victims for b in fault.others])
-            case Kind.DISK:
+            case Kind.DISK | Kind.DISK_KILL:
                 for name in victims:
                     consortium.fill_disk(name)
+                    if fault.kind is Kind.DISK_KILL:
+                        consortium.kill(name)
+                        consortium.revive(name)
             case Kind.CLOCK:
                 for name in victims:
                     consortium.set_clock(name, fault.offset_ms)
@@ -311,7 +358,7 @@ class Run:
                     consortium.resume(name)
             case Kind.CUT | Kind.LINK | Kind.SPLIT:
                 consortium.heal(number)
-            case Kind.DISK:
+            case Kind.DISK | Kind.DISK_KILL:
                 for name in victims:
                     consortium.free_disk(name)
             case Kind.CLOCK:
@@ -322,9 +369,7 @@ class Run:
 
     async def _judge(self, witness: Witness, reader: Reader) -> None:
         """Stop all in good order and read what they leave. Raises Violation."""
-        names = list(self._homes)
-        statuses = {name: await self._consortium.ask(name, "node_status") for name in names}
-        check_statuses(statuses)
+        check_statuses(await self._consortium.statuses())
         await asyncio.to_thread(self._consortium.stop_all)
         self._say("all are stopped; reading their databases")
         genesis = parse_genesis((self._consortium.network / "genesis.toml").read_bytes())
