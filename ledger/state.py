@@ -14,6 +14,7 @@ from ledger.operations import GRANT_RECORDS_MAX, InstitutionParty, Labels, Party
 from ledger.store import StateReader
 from primitives.codec import (
     Canonical,
+    CodecError,
     Digest,
     Height,
     InstitutionId,
@@ -155,11 +156,16 @@ T = TypeVar("T", bound=Canonical)
 
 
 def read_value(state: StateReader, key: bytes, kind: type[T]) -> T | None:
-    """Return the value under `key` as a `kind`, or None. Raises CodecError for a damaged value."""
+    """Return the value under `key` as a `kind`, or None. Raises StateError for a damaged value."""
     if isinstance(state, Overlay):
         return state.read(key, kind)
     raw = state.value(key)
-    return None if raw is None else decode(raw, kind, bytes_max=VALUE_BYTES_MAX)
+    try:
+        return None if raw is None else decode(raw, kind, bytes_max=VALUE_BYTES_MAX)
+    except CodecError as error:
+        raise StateError(
+            f"The state holds what is no {kind.__name__} under {key.hex()}."
+        ) from error
 
 
 class EmptyState:

@@ -119,11 +119,16 @@ def _nibbles(key_hash: bytes) -> bytes:
 
 def _stored_branch(reader: StateReader, path: bytes) -> bytes:
     branch = reader.node(path)
-    if branch is not None:
-        return branch
-    if path:
-        raise StateError(f"The state map has lost its branch at {path.hex()}.")
-    return _EMPTY_BRANCH
+    if branch is None:
+        if path:
+            raise StateError(f"The state map has lost its branch at {path.hex()}.")
+        return _EMPTY_BRANCH
+    used = int.from_bytes(branch[:2], "big")
+    leaf = int.from_bytes(branch[2:4], "big")
+    # A branch that is longer or shorter than it says would have its slots read at wrong places.
+    if leaf & ~used or len(branch) != 4 + DIGEST_BYTES * (used.bit_count() + leaf.bit_count()):
+        raise StateError(f"The branch of the state map at {path.hex()} is malformed.")
+    return branch
 
 
 def _slot(branch: bytes, nibble: int) -> bytes:

@@ -8,7 +8,7 @@ from node.config import Config
 from node.driver import Driver, monotonic_ms
 from node.methods.backend import NodeStatus, SubmitOutcome
 from node.transport import Transport
-from storage.reader import SqliteReader
+from storage.checked import CheckedReader
 
 
 def software_version() -> str:
@@ -60,9 +60,9 @@ class NodeBackend:
             counters=dict(sorted(counters.items())),
         )
 
-    def reader(self) -> SqliteReader:
+    def reader(self) -> CheckedReader:
         """A reader for the RPC's own thread."""
-        return SqliteReader(self._config.home.database)
+        return CheckedReader(self._config.home.database)
 
     async def submit(self, raws: Sequence[bytes]) -> list[SubmitOutcome]:
         """Check and take transactions."""

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 import structlog
 import uvloop
@@ -14,7 +15,7 @@ import uvloop
 from ledger.execution import restore_window
 from ledger.genesis import Genesis, genesis_state
 from ledger.state import StateError
-from ledger.store import WriteGenesis
+from ledger.store import LedgerReader, WriteGenesis
 from ledger.transactions import BatchError, CheckedBatch, check_batch
 from node.backend import NodeBackend, software_version
 from node.config import Config
@@ -27,9 +28,9 @@ from node.rpc import RpcServer, RpcSettings
 from node.transport import Member, TransportError, TransportLimits
 from primitives.institution import Institution
 from primitives.keys import PrivateKey
+from storage.checked import CheckedReader
 from storage.database import Database
-from storage.errors import MismatchError, StorageError
-from storage.reader import SqliteReader
+from storage.errors import DamagedError, MismatchError, StorageError
 
 log = structlog.get_logger()
 
@@ -41,24 +42,38 @@ EXIT_BROKEN = 70
 """An invariant is broken: what this node did or holds contradicts what may be."""
 
 
-def run(config: Config, genesis: Genesis, key: PrivateKey, override_restored: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What whoever starts a node knows of its past, beside what its files tell."""
+
+    known: bool = False
+    """It was started before, with this home."""
+    override_restored: bool = False
+    """It has signed nothing that its database does not know, even if that is a restored backup."""
+
+
+def run(config: Config, genesis: Genesis, key: PrivateKey, past: Past) -> int:
     """Run the node until SIGTERM or Ctrl-C; its exit code. The caller has locked the home."""
     configure(config.log_level, config.log_format)
-    return uvloop.run(_run(config, genesis, key, override_restored))
+    return uvloop.run(_run(config, genesis, key, past))
 
 
-async def _run(config: Config, genesis: Genesis, key: PrivateKey, override_restored: bool) -> int:
+async def _run(config: Config, genesis: Genesis, key: PrivateKey, past: Past) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
         async with AsyncExitStack() as stack:
-            await _compose(stack, config, genesis, key, override_restored, stop)
+            await _compose(stack, config, genesis, key, past, stop)
     except (TransportError, MismatchError) as error:
         return _failed("start_failed", error, EXIT_START)
-    except (StorageError, StateError) as error:
+    except StorageError as error:
         return _failed("storage_failed", error, EXIT_STORAGE)
+    except StateError as error:
+        what = str(error).removesuffix(".")
+        damage = DamagedError(config.home.database, what[:1].lower() + what[1:])
+        return _failed("storage_failed", damage, EXIT_STORAGE)
     except NetworkDied as error:
         return _failed("network_failed", error, EXIT_NETWORK)
     except (RuntimeError, ValueError) as error:
@@ -86,7 +101,7 @@ async def _compose(
     config: Config,
     genesis: Genesis,
     key: PrivateKey,
-    override_restored: bool,
+    past: Past,
     stop: asyncio.Event,
 ) -> None:
     try:
@@ -98,8 +113,8 @@ async def _compose(
         ) from error
     database = await Database.open(config.home.database, genesis.chain_id)
     stack.push_async_callback(database.close)
-    boot = await database.boot(config.home.boot_counter)
-    reader = SqliteReader(config.home.database, cached=True)
+    boot = await database.boot(config.home.boot_counter, known=past.known)
+    reader = CheckedReader(config.home.database, cached=True)
     stack.callback(reader.close)
     if reader.head_height() is None:
         first = WriteGenesis(*genesis_state(genesis))
@@ -112,7 +127,7 @@ async def _compose(
         reader,
         CoreSettings(),
         restore_window(reader, genesis),
-        restored=boot.restored and not override_restored,
+        restored=boot.restored and not past.override_restored,
         now=monotonic_ms(),
     )
     transport = _transport(config, genesis, key, core.members)
@@ -131,20 +146,20 @@ async def _compose(
     await _until_stopped(driver.run(effects), transport.failed, stop)
 
 
-def _pending(core: Core, reader: SqliteReader) -> list[CheckedBatch]:
-    """The undecided batches of the store. Raises StorageError."""
+def _pending(core: Core, reader: LedgerReader) -> list[CheckedBatch]:
+    """The undecided batches of the store that their authors' present keys have signed.
+
+    Others may be there: a key can have been rotated, a member have left, since they came.
+    """
     genesis = core.genesis
     keys = {member.id: member.key for member in core.members.values()}
-    try:
-        return [
-            check_batch(raw, genesis.chain_id, genesis.limits, keys)
-            for raw in reader.pending_batches()
-        ]
-    except BatchError as error:
-        raise StorageError(
-            f"The database is damaged: a batch in it is not as it was stored. {error} Run `medpact "
-            "verify`."
-        ) from error
+    found: list[CheckedBatch] = []
+    for raw in reader.pending_batches():
+        try:
+            found.append(check_batch(raw, genesis.chain_id, genesis.limits, keys))
+        except BatchError as error:
+            log.warning("batch_dropped", reason=str(error))
+    return found
 
 
 def _transport(

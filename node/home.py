@@ -177,15 +177,19 @@ class Home:
             )
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the home for this process; raises HomeError naming the process that has it."""
+    def locked(self) -> Iterator[bool]:
+        """Hold the home for this process; raises HomeError naming the process that has it.
+
+        Gives whether it was held before, by whichever process: what a daemon leaves for good.
+        """
         descriptor = self._open_lock()
         try:
             if not _lock(descriptor):
                 raise HomeError(self._in_use(_read_pid(descriptor)))
+            known = os.fstat(descriptor).st_size > 0
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-            yield
+            yield known
         finally:
             os.close(descriptor)
 

@@ -261,11 +261,16 @@ class SqliteReader:
 
     def _blob(self, sql: str, parameter: object) -> bytes | None:
         row = self._row(sql, parameter)
-        return None if row is None else row[0]
+        if row is None:
+            return None
+        if not isinstance(row[0], bytes):
+            # SQLite takes the type of a column from the row, so damage may change it.
+            raise DamagedError(self._path, "the bytes of a row cannot be read")
+        return row[0]
 
     def _decode(self, raw: bytes, kind: type[T], what: str) -> T:
         try:
             return decode(raw, kind, bytes_max=len(raw))
         except (CodecError, TypeError) as error:
-            # SQLite takes the type of a column from the row, so damage may change it.
+            # The row may say that it holds a number or text, see `_blob`.
             raise DamagedError(self._path, f"the {what} cannot be read") from error

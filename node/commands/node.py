@@ -34,12 +34,12 @@ def start(override_restored_backup: bool) -> None:
             "the institution can be suspended. Do this only if the old disk is lost, no other "
             "machine runs with this key, and the consortium has no quorum without this node."
         )
-    with config.home.locked(), key_held(key.public):
-        from node.daemon import run
+    with config.home.locked() as known, key_held(key.public):
+        from node.daemon import Past, run
 
         # Everything that the daemon creates is its owner's alone.
         os.umask(0o077)
-        leave(run(config, genesis, key, override_restored_backup))
+        leave(run(config, genesis, key, Past(known, override_restored_backup)))
 
 
 @click.command()

@@ -2,8 +2,10 @@
 
 import asyncio
 import signal
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -16,15 +18,16 @@ from ledger.store import WriteBatch, WriteGenesis
 from node import daemon
 from node.config import Config
 from node.core import Core, CoreSettings
+from node.home import Home
 from node.transport import TransportError
+from storage.checked import CheckedReader
 from storage.database import Database
 from storage.errors import MismatchError, StorageError
-from storage.reader import SqliteReader
 from tests.node.support import key_of, make_batch, make_genesis
 
 GENESIS = make_genesis(1)
 KEY = key_of("recorder-1")
-CONFIG = cast(Config, None)
+CONFIG = cast(Config, SimpleNamespace(home=Home(Path("/h"))))
 Compose = Callable[..., Awaitable[None]]
 
 
@@ -32,7 +35,7 @@ async def run(monkeypatch: pytest.MonkeyPatch, compose: Compose) -> tuple[int, l
     """The exit code and the log of a node that is composed so."""
     monkeypatch.setattr(daemon, "_compose", compose)
     with structlog.testing.capture_logs() as logs:
-        code = await daemon._run(CONFIG, GENESIS, KEY, False)
+        code = await daemon._run(CONFIG, GENESIS, KEY, daemon.Past())
     return code, logs
 
 
@@ -42,7 +45,6 @@ async def run(monkeypatch: pytest.MonkeyPatch, compose: Compose) -> tuple[int, l
         (TransportError("The port is taken."), daemon.EXIT_START, "start_failed"),
         (MismatchError("It holds another ledger."), daemon.EXIT_START, "start_failed"),
         (StorageError("The disk is full."), daemon.EXIT_STORAGE, "storage_failed"),
-        (StateError("The store has lost block 3."), daemon.EXIT_STORAGE, "storage_failed"),
         (daemon.NetworkDied("It ended."), daemon.EXIT_NETWORK, "network_failed"),
         (RuntimeError("A second PREPARE."), daemon.EXIT_BROKEN, "stopped_by_itself"),
         (ValueError("BlockStored must follow."), daemon.EXIT_BROKEN, "stopped_by_itself"),
@@ -67,6 +69,19 @@ async def test_every_failure_has_its_exit_code_and_says_why(
     assert closed == ["database"]
     assert logs[-1] == {"event": event, "log_level": "critical", "reason": str(error)}
     assert capsys.readouterr().err == f"Error: {error}\n"
+
+
+async def test_a_state_that_contradicts_itself_is_a_damaged_database(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def compose(*_: object) -> None:
+        raise StateError("The store has lost block 3.")
+
+    ended, logs = await run(monkeypatch, compose)
+    assert ended == daemon.EXIT_STORAGE
+    assert logs[-1]["event"] == "storage_failed"
+    words = "The database /h/data/ledger.db is damaged: the store has lost block 3. Stop the node"
+    assert logs[-1]["reason"].startswith(words)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -120,10 +135,10 @@ async def test_a_network_that_dies_ends_the_node() -> None:
         await daemon._until_stopped(forever(), network, asyncio.Event())
 
 
-async def test_stored_batches_come_back_and_a_rotten_one_is_damage(tmp_path: Path) -> None:
+async def test_stored_batches_come_back_but_for_those_of_earlier_keys(tmp_path: Path) -> None:
     good = make_batch(GENESIS, "recorder-1", 1)
     database = await Database.open(tmp_path / "node.db", GENESIS.chain_id)
-    reader = SqliteReader(tmp_path / "node.db")
+    reader = CheckedReader(tmp_path / "node.db", cached=True)
     await database.write([WriteGenesis(*genesis_state(GENESIS)), WriteBatch(good)])
     core = Core(
         GENESIS,
@@ -137,9 +152,15 @@ async def test_stored_batches_come_back_and_a_rotten_one_is_damage(tmp_path: Pat
     )
     assert daemon._pending(core, reader) == [good]
 
-    rotten = make_batch(GENESIS, "stranger", 2)
-    await database.write([WriteBatch(rotten)])
-    with pytest.raises(StorageError, match="damaged"):
+    await database.write([WriteBatch(make_batch(GENESIS, "stranger", 2))])
+    with structlog.testing.capture_logs() as logs:
+        assert daemon._pending(core, reader) == [good]
+    assert [entry["event"] for entry in logs] == ["batch_dropped"]
+
+    with sqlite3.connect(tmp_path / "node.db") as other:
+        other.execute("UPDATE batch SET id = zeroblob(32) WHERE number = 1")
+    other.close()
+    with pytest.raises(StorageError, match="damaged: a batch is not that of its id"):
         daemon._pending(core, reader)
     reader.close()
     await database.close()
