@@ -141,41 +141,51 @@ def main() -> None:
     "--first-seed", default=0, show_default=True, type=click.IntRange(0), help="Where to begin."
 )
 @click.option("--seed", type=click.IntRange(0), help="Run this one alone.")
+@click.option(
+    "--profile", "name", default="standard", show_default=True, help="What the seeds may meet."
+)
 @click.option("--verbose", is_flag=True, help="With --seed: tell what happens, line by line.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes at once. Default: one per core.")
 def simulate(
-    seeds: int, first_seed: int, seed: int | None, verbose: bool, jobs: int | None
+    seeds: int, first_seed: int, seed: int | None, name: str, verbose: bool, jobs: int | None
 ) -> None:
     """Run whole networks under faults in virtual time; each seed draws one scenario.
+
+    Profiles: standard, byzantine (liars), crash, network, and beyond (more liars than any class can
+    bear, so that forks are allowed and must be seen).
 
     Exit code 127: a node crashed. 128: no progress after the faults. 129: a rule was broken.
     """
     if verbose and seed is None:
         raise click.UsageError("--verbose tells the story of one run: give it with --seed.")
     from simulations.campaign import CampaignReport, run_campaign, run_seed
+    from simulations.profiles import PROFILES
 
+    profile = PROFILES.get(name)
+    if profile is None:
+        raise click.UsageError(f"There is no profile {name!r}; take one of {', '.join(PROFILES)}.")
     if seed is not None:
         show = partial(click.echo, err=wants_json()) if verbose else None
         started = time.monotonic_ns()
-        run = run_seed(seed, show)
+        run = run_seed(seed, profile, show)
         report = CampaignReport((run,), (time.monotonic_ns() - started) // 1_000_000)
     else:
         workers = jobs or len(os.sched_getaffinity(0))
-        with progress("Simulating", seeds) as bar:
-            report = run_campaign(
-                range(first_seed, first_seed + seeds), workers, lambda _: bar.advance(1)
-            )
+        with progress(f"Simulating {name}", seeds) as bar:
+            chosen = range(first_seed, first_seed + seeds)
+            report = run_campaign(chosen, workers, lambda _: bar.advance(1), profile)
     _report(report)
     leave(report.exit_code)
 
 
 def _report(report: "CampaignReport") -> None:
     """Print what came of simulated runs, and of each failed one how to see it again."""
-    from simulations.campaign import replay_command
+    from simulations.campaign import FORK_EXPECTED_RUNS, replay_command, shrink_command
 
     runs = [
         {
             "seed": run.seed,
+            "profile": run.profile,
             "verdict": run.verdict.name.lower(),
             "reason": run.reason,
             "scenario": run.scenario,
@@ -184,14 +194,26 @@ def _report(report: "CampaignReport") -> None:
         for run in report.reports
     ]
     summary = report.summary()
+    mix = {name: {"runs": met, "times": times} for name, (met, times) in report.mix().items()}
     fields: list[tuple[str, object]] = []
     for run in report.failures:
         fields.append((f"seed {run.seed}", f"{run.verdict.name}: {run.reason}"))
-        fields += [("  scenario", run.scenario), ("  replay", replay_command(run.seed))]
+        fields += [
+            ("  scenario", run.scenario),
+            ("  replay", replay_command(run.seed, run.profile)),
+        ]
+    if report.failures:
+        first = report.failures[0]
+        fields.append(("to shrink the first", shrink_command(first.seed, first.profile)))
+    if report.blind:
+        fields.append(("blind", f"no fork seen, though {FORK_EXPECTED_RUNS} runs must show one"))
     if len(runs) == 1 and not report.failures:
-        fields += [(name, runs[0][name]) for name in ("seed", "scenario", "digest")]
+        names = ("seed", "profile", "verdict", "scenario", "digest")
+        fields += [(name, runs[0][name]) for name in names]
     fields += [(name.replace("_", " "), value) for name, value in summary.items()]
-    emit_fields({"exit_code": report.exit_code, "summary": summary, "runs": runs}, fields)
+    fields += [(name, f"{of['times']} in {of['runs']} runs") for name, of in mix.items()]
+    document = {"exit_code": report.exit_code, "summary": summary, "mix": mix, "runs": runs}
+    emit_fields(document, fields)
 
 
 if __name__ == "__main__":

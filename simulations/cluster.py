@@ -91,7 +91,10 @@ class Cluster:
                 behaviour = None if kind is None else kind(self._chance(f"{name} lies"), collusion)
                 key = consortium.keys[id]
                 chance = self._chance(name)
-                self.hosts.append(host_class(name, id, key, self.world, chance, behaviour))
+                host = host_class(name, id, key, self.world, chance, behaviour)
+                if id in liars:
+                    host.shown = f"{name}*"
+                self.hosts.append(host)
         self.correct = [host for host in self.hosts if host.id not in liars]
         self._by_id = {host.id: host for host in self.correct}
         self._backups: dict[int, Backup] = {}
@@ -134,7 +137,7 @@ class Cluster:
 
     def _run(self) -> Figures:
         scenario, schedule = self.scenario, self.schedule
-        self.trace.tell(0, "scenario", scenario.summary())
+        self.trace.tell(0, "network", "has", scenario.summary())
         for host in self.hosts:
             self.network.join(host)
             host.skew_ms = self._chance_clients.randint(-scenario.skew_ms_max, scenario.skew_ms_max)
@@ -201,10 +204,9 @@ class Cluster:
         at = self.schedule.at
         match fault:
             case faults.Crash(start, who, effects, down_ms):
-                host = self._by_id[who]
-                at(start, lambda: host.die_after(effects))
-                at(start + down_ms // 2, host.stop)
-                at(start + down_ms, lambda: self._start(host))
+                self._plan_death(self._by_id[who], start, None, effects, down_ms)
+            case faults.CrashPoint(start, who, moment, count, down_ms):
+                self._plan_death(self._by_id[who], start, moment, count - 1, down_ms)
             case faults.CrashAll(start, down_ms):
                 for host in self.hosts:
                     at(start, host.stop)
@@ -233,9 +235,21 @@ class Cluster:
             case faults.Slow(start, until, who, delay_ms):
                 at(start, lambda: self.network.slow(who, delay_ms))
                 at(until, lambda: self.network.slow(who, 0))
+            case faults.BadLink(start, until, sender, receiver, delay_ms, loss_percent):
+                link = (sender, receiver)
+                at(start, lambda: self.network.worsen(link, delay_ms, loss_percent / 100))
+                at(until, lambda: self.network.worsen(link, 0, 0.0))
             case _:
                 assert_never(fault)
-        at(fault.at, lambda: self.trace.tell(self.schedule.now, "fault", str(fault)))
+        kind, _, facts = str(fault).partition("(")
+        at(fault.at, lambda: self.trace.tell(self.schedule.now, "fault", kind, facts[:-1]))
+
+    def _plan_death(
+        self, host: Host, at: int, moment: faults.Moment | None, survived: int, down_ms: int
+    ) -> None:
+        self.schedule.at(at, lambda: host.die_at(moment, survived))
+        self.schedule.at(at + down_ms // 2, host.stop)
+        self.schedule.at(at + down_ms, lambda: self._start(host))
 
     def _start(self, host: Host) -> None:
         if not host.up:
@@ -248,11 +262,11 @@ class Cluster:
 
     def _heal(self) -> None:
         """Mend everything but the liars."""
-        self.trace.tell(self.schedule.now, "heal", "all links and processes work again")
+        self.trace.tell(self.schedule.now, "network", "heals", "all links and processes work again")
         self.network.weather = self.scenario.calm
         self.network.mend()
         for host in self.hosts:
-            host.effects_left = None
+            host.doom = None
             host.resume()
             self._start(host)
         for _ in range(LATE_TRANSACTIONS):

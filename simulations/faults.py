@@ -5,6 +5,29 @@ members, which stay what they are: see byzantine.py.
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+Moment = Literal[
+    "before a promise is durable",
+    "after a promise is durable",
+    "before a batch is durable",
+    "after a batch is durable",
+    "before a block is durable",
+    "after a block is durable",
+    "before a vote is sent",
+    "after a vote is sent",
+]
+"""Where a process may die: on either side of everything that must happen in one order."""
+MOMENTS: tuple[Moment, ...] = (
+    "before a promise is durable",
+    "after a promise is durable",
+    "before a batch is durable",
+    "after a batch is durable",
+    "before a block is durable",
+    "after a block is durable",
+    "before a vote is sent",
+    "after a vote is sent",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +41,19 @@ class Crash:
     at: int
     who: str
     effects: int
+    down_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CrashPoint:
+    """A process dies at the `number`-th such moment that it comes to, at the latest after half of
+    `down_ms`, and comes back with what its disk held.
+    """
+
+    at: int
+    who: str
+    moment: Moment
+    number: int
     down_ms: int
 
 
@@ -70,6 +106,18 @@ class Slow:
 
 
 @dataclass(frozen=True, slots=True)
+class BadLink:
+    """What one member sends another comes later, or is lost so often (in percent)."""
+
+    at: int
+    until: int
+    sender: str
+    receiver: str
+    delay_ms: int
+    loss_percent: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """A process does nothing for a while, as if stopped by its machine, and then goes on."""
 
@@ -88,15 +136,50 @@ class ClockJump:
     skew_ms: int
 
 
-Fault = Crash | CrashAll | RestoredBackup | Partition | Mute | Slow | Pause | ClockJump
+Fault = (
+    Crash
+    | CrashPoint
+    | CrashAll
+    | RestoredBackup
+    | Partition
+    | Mute
+    | Slow
+    | BadLink
+    | Pause
+    | ClockJump
+)
 
 KINDS: tuple[type[Fault], ...] = (
     Crash,
+    CrashPoint,
     CrashAll,
     RestoredBackup,
     Partition,
     Mute,
     Slow,
+    BadLink,
     Pause,
     ClockJump,
 )
+
+
+def who_of(fault: Fault) -> tuple[str, ...]:
+    """The members that a fault names; none for one that is everybody's."""
+    match fault:
+        case CrashAll():
+            return ()
+        case Partition(left=left, right=right):
+            return left + right
+        case BadLink(sender=sender, receiver=receiver):
+            return (sender, receiver)
+        case _:
+            return (fault.who,)
+
+
+def end_of(fault: Fault) -> int:
+    """When a fault is over, in virtual milliseconds."""
+    match fault:
+        case Crash() | CrashPoint() | CrashAll() | RestoredBackup():
+            return fault.at + fault.down_ms
+        case _:
+            return fault.until

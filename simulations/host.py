@@ -18,6 +18,7 @@ from node.core import Core, CoreSettings
 from node.events import (
     Applied,
     BatchArrived,
+    BlocksArrived,
     BlockStored,
     Effect,
     Event,
@@ -33,25 +34,19 @@ from node.events import (
     SendRequest,
     Submitted,
 )
-from node.intake import (
-    IntakeError,
-    Rules,
-    check_submission,
-)
-from node.wire import (
-    BatchBody,
-    Message,
-    Request,
-    decode_gossip,
-    decode_request,
-)
+from node.intake import IntakeError, Rules, check_submission
+from node.wire import BatchBody, Consensus, Message, Request, decode_gossip, decode_request
 from primitives.codec import CodecError, encode
 from primitives.keys import PrivateKey
 from simulations.answers import answer_events
 from simulations.byzantine import Behaviour
+from simulations.dying import Died, Doom, moments_after, moments_before
+from simulations.faults import Moment
 from simulations.scenario import GENESIS_MS
 from simulations.store import MemoryStore
-from simulations.world import Backup, Died, Spinning, World
+from simulations.story import name_of, steps_of
+from simulations.trace import Detail
+from simulations.world import Backup, Spinning, World
 
 CHECK_MS_MAX = 3
 """The longest that the signatures of a batch take to be checked beside the loop."""
@@ -83,8 +78,10 @@ class Host:
         self.life = 0
         self.skew_ms = 0
         self.paused = False
-        self.effects_left: int | None = None
-        """How many more effects are performed before the process dies; None: no plan to die."""
+        self.shown = name
+        """Its name in the story."""
+        self.doom: Doom | None = None
+        """When the process is to die, if that is planned."""
         self.turned_wall = 0
         """The wall clock at the turn whose effects are being performed."""
         self.counters: Counter[str] = Counter()
@@ -101,6 +98,8 @@ class Host:
         """The core's deadline since its last step; None: not asked for yet."""
         self._encoded: tuple[Message | None, bytes] = (None, b"")
         """The message sent last, which goes to many, and its bytes."""
+        self._lied: Message | None = None
+        self._view_told = 0
         self.store.write([WriteGenesis(*genesis_state(world.genesis))])
 
     # ---- the machine -----------------------------------------------------------------------------
@@ -149,8 +148,8 @@ class Host:
         )
         self._read_rules()
         pending = [world.checks.check(raw, self.rules) for raw in store.pending_batches()]
-        height = self.core.head.height
-        world.trace.tell(world.schedule.now, self.name, "starts", f"at height {height}")
+        self._view_told = 0
+        self.tell("starts", f"at height {self.core.head.height}")
         self.turned_wall = self.wall
         effects = self.core.start(pending, self.now, self.wall)
         world.network.started(self)
@@ -159,10 +158,10 @@ class Host:
     def stop(self) -> None:
         """Die: memory is gone, the disk stays."""
         if self.core is not None:
-            self.world.trace.tell(self.world.schedule.now, self.name, "dies")
+            self.tell("dies")
             self.counters += self.core.counters
             self.core = None
-            self.effects_left = None
+            self.doom = None
             self.world.network.stopped(self)
 
     def backup(self) -> Backup:
@@ -174,12 +173,16 @@ class Host:
         self.store = backup.store.copy()
         forgets = (backup.boots, backup.promises) != (self._boots, self._promises)
         self._forgot = self._forgot or forgets
-        self.world.trace.tell(self.world.schedule.now, self.name, "is restored from a backup")
+        self.tell("is restored from a backup")
 
-    def die_after(self, effects: int) -> None:
-        """Die before the next effect but so many."""
+    def die_at(self, moment: Moment | None, survived: int) -> None:
+        """Die at the next such moment but so many; None stands for any effect."""
         if self.up:
-            self.effects_left = effects
+            self.doom = Doom(moment, survived)
+
+    def tell(self, what: str, *details: Detail) -> None:
+        """Add a line to the story of the run."""
+        self.world.trace.tell(self.world.schedule.now, self.shown, what, *details)
 
     def turn_clock(self, by_ms: int) -> None:
         """Set the wall clock forward or back."""
@@ -241,6 +244,11 @@ class Host:
             effects += self._step(self._events.popleft())
         if chain.writing is None and self._deadline <= self.now:
             effects += self._step(Expired())
+        view = self.running.view
+        if view != self._view_told:
+            self._view_told = view
+            if view > 0:
+                self.tell("enters", f"height {chain.next_height} view {view}")
         self._perform(effects)
 
     def _count_turn(self) -> None:
@@ -272,27 +280,30 @@ class Host:
     def _finish(self, effects: Sequence[Effect], writes: Sequence[Write]) -> None:
         self._performing = False
         if writes:
-            self._boundary()
+            self._reach(None, *moments_before(writes))
             self.store.write(writes)
+            for write in writes:
+                for what, details in steps_of(write):
+                    self.tell(what, *details)
             promises = sum(isinstance(write, WritePromise) for write in writes)
             self._promises += promises
             self._forgot = self._forgot and promises == 0
             if self.behaviour is None:
                 self.world.witness.wrote(self, writes)
+            self._reach(*moments_after(writes))
         for effect in effects:
-            self._boundary()
+            self._reach(None)
             self._perform_one(effect)
         if any(isinstance(write, WriteBlock) for write in writes):
-            self._boundary()
+            self._reach(None)
             self._perform(self._step(BlockStored()))
         else:
             self._plan()
 
-    def _boundary(self) -> None:
-        if self.effects_left is not None:
-            self.effects_left -= 1
-            if self.effects_left < 0:
-                raise Died
+    def _reach(self, *moments: Moment | None) -> None:
+        if self.doom is not None:
+            for moment in moments:
+                self.doom.reach(moment)
 
     def _alive(self, action: Callable[[], None]) -> None:
         """Do what a process does, unless it dies over it."""
@@ -304,6 +315,10 @@ class Host:
     def _perform_one(self, effect: Effect) -> None:
         world = self.world
         match effect:
+            case SendMessage(peer, Consensus() as message):
+                self._reach("before a vote is sent")
+                self._send(peer, message)
+                self._reach("after a vote is sent")
             case SendMessage(peer, message):
                 self._send(peer, message)
             case Publish(gossip):
@@ -312,13 +327,11 @@ class Host:
                 self._ask(peer, request)
             case Applied(header):
                 self._read_rules()
-                detail = f"height {header.height}"
-                world.trace.tell(world.schedule.now, self.name, "applies", detail, header.hash())
+                self.tell("applies", f"height {header.height}", header.hash())
                 if self.behaviour is None:
                     world.witness.applied(self, effect)
             case Report(event, facts):
-                details = [f"{name}={value}" for name, value in facts]
-                world.trace.tell(world.schedule.now, self.name, event, *details)
+                self.tell(event, *(f"{name}={value}" for name, value in facts))
                 if self.behaviour is None:
                     world.witness.reported(self, effect)
             case _:
@@ -332,6 +345,9 @@ class Host:
             raws = [self._encoded[1]]
         else:
             raws = self.behaviour.outgoing(self, peer, message)
+            if self._lied is not message and raws != [encode(message)]:
+                self._lied = message
+                self.tell("lies", f"to {peer} about {name_of(message)}")
         for raw in raws:
             self.world.network.send(self, peer, raw)
 
@@ -409,6 +425,8 @@ class Host:
                 if raw is not None:
                     for event in answer_events(peer, request, raw, self.world.checks, self.rules):
                         self._post(event)
+                        if isinstance(event, BlocksArrived) and event.blocks:
+                            self.tell("syncs", f"{len(event.blocks)} blocks of {peer}")
                     answered = True
             except (CodecError, IntakeError):
                 self.counters["answers_invalid"] += 1

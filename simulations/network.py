@@ -73,6 +73,7 @@ class Network:
         self._cuts: list[Cut] = []
         self._muted: list[str] = []
         self._slowed: dict[str, int] = {}
+        self._worsened: dict[tuple[str, str], tuple[int, float]] = {}
         self.sent = 0
         self._schedule = schedule
         self._chance = chance
@@ -108,6 +109,7 @@ class Network:
         self._cuts.clear()
         self._muted.clear()
         self._slowed.clear()
+        self._worsened.clear()
 
     def join_again(self, cut: Cut) -> None:
         """A cut is over."""
@@ -126,6 +128,10 @@ class Network:
     def slow(self, who: str, delay_ms: int) -> None:
         """What this member says takes so much longer."""
         self._slowed[who] = delay_ms
+
+    def worsen(self, link: tuple[str, str], delay_ms: int, loss: float) -> None:
+        """What the first of a link sends the second is so much later, and lost so often."""
+        self._worsened[link] = (delay_ms, loss)
 
     def cut(self, cut: Cut) -> None:
         """Links are dead from now on; whoever has a connection over one notices after a while."""
@@ -230,6 +236,12 @@ class Network:
             return
         if weather.loss and chance.random() < weather.loss:
             return
+        late_ms = self._slowed.get(sender.id, 0)
+        if self._worsened:
+            worse_ms, loss = self._worsened.get((sender.id, receiver.id), (0, 0.0))
+            late_ms += worse_ms
+            if loss and chance.random() < loss:
+                return
         copies = 2 if weather.duplication and chance.random() < weather.duplication else 1
         life = receiver.life
 
@@ -239,7 +251,7 @@ class Network:
 
         for _ in range(copies):
             delay = weather.delay_ms_min + int(chance.expovariate(1 / weather.delay_ms_mean))
-            delay = min(delay, weather.delay_ms_max) + self._slowed.get(sender.id, 0)
+            delay = min(delay, weather.delay_ms_max) + late_ms
             time = self._schedule.now + delay
             if weather.ordered:
                 link = (sender.name, receiver.name)

@@ -1,6 +1,7 @@
 """What happened in a run, line by line: a digest to compare runs by, and the story for who asks."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 
 Detail = str | int | bytes
@@ -12,6 +13,8 @@ class Trace:
     def __init__(self, show: Callable[[str], None] | None = None) -> None:
         self._hash = hashlib.sha256()
         self._show = show
+        self.counts: Counter[str] = Counter()
+        """How often each thing was told."""
 
     def note(self, now: int, who: str, what: str, *details: Detail) -> None:
         """Take a line into the digest."""
@@ -20,11 +23,12 @@ class Trace:
             self._hash.update(detail if isinstance(detail, bytes) else f" {detail}".encode())
 
     def tell(self, now: int, who: str, what: str, *details: Detail) -> None:
-        """Take a line into the digest and show it."""
+        """Take a line into the digest, count it, and show it."""
+        self.counts[what] += 1
         self.note(now, who, what, *details)
         if self._show is not None:
             texts = (d[:4].hex() if isinstance(d, bytes) else str(d) for d in details)
-            self._show(f"{now / 1000:9.3f}  {who:<14} {what} {' '.join(texts)}".rstrip())
+            self._show(f"{now / 1000:9.3f}  {who:<13} {what:<15} {' '.join(texts)}".rstrip())
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of all lines so far."""

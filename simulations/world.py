@@ -23,10 +23,6 @@ class Spinning(Exception):
     """A node turns again and again without time passing: a daemon would burn its processor."""
 
 
-class Died(Exception):
-    """The process is dead at this very point."""
-
-
 class Witness(Protocol):
     """Who watches what the correct nodes do."""
 

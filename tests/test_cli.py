@@ -256,13 +256,23 @@ def test_a_failure_says_how_to_see_it_again(monkeypatch: pytest.MonkeyPatch) -> 
 
     def stuck(seed: int, *_: object) -> campaign.Report:
         verdict = campaign.Verdict.STUCK
-        return campaign.Report(seed, verdict, "no block", "4 recorders", "00", None, 1)
+        return campaign.Report(
+            seed, "crash", verdict, "no block", "4 recorders", "00", None, {"Crash": 3}, 1
+        )
 
     monkeypatch.setattr(campaign, "run_seed", stuck)
-    result = run("simulate", "--seed", "7")
+    result = run("simulate", "--seed", "7", "--profile", "crash")
     assert result.exit_code == 128
     assert "STUCK: no block" in result.stdout
-    assert "medpact simulate --seed 7 --verbose" in result.stdout
+    assert "medpact simulate --seed 7 --profile crash --verbose" in result.stdout
+    assert "medpact simulate --seed 7 --profile crash --shrink" in result.stdout
+    assert "3 in 1 runs" in result.stdout
+
+
+def test_an_unknown_profile_is_refused_with_those_there_are() -> None:
+    message = error_of(run("simulate", "--profile", "storm"), ExitCode.USAGE)
+    assert "no profile 'storm'" in message
+    assert "byzantine" in message
 
 
 # ---- keys and tokens ----------------------------------------------------------------------------

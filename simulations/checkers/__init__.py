@@ -6,10 +6,11 @@ tell their clients, and believes nothing else: Byzantine members are seen only t
 
 from simulations.checkers.ending import check_acknowledged, check_meaning, check_stores
 from simulations.checkers.promises import PromiseBook
-from simulations.checkers.violation import NoProgress, Violation
+from simulations.checkers.violation import Fork, NoProgress, Violation
 from simulations.checkers.watch import Watch
 
 __all__ = [
+    "Fork",
     "NoProgress",
     "PromiseBook",
     "Violation",

@@ -13,7 +13,7 @@ from primitives.block import Block
 from simulations.checkers.council import Council, Signatures, council_at
 from simulations.checkers.locks import Locks
 from simulations.checkers.promises import PromiseBook, text_of
-from simulations.checkers.violation import Violation
+from simulations.checkers.violation import Fork, Violation
 from simulations.store import MemoryStore
 
 
@@ -143,7 +143,7 @@ class Watch:
         self._signatures.check(id, certificate, Phase.COMMIT, council)
         first = self.chain.setdefault(header.height, write)
         if first.decision.block.hash != block.hash:
-            raise Violation(
+            raise Fork(
                 f"fork at height {header.height}: {id} applies {block.hash.hex()[:8]}, another "
                 f"node {first.decision.block.hash.hex()[:8]}"
             )

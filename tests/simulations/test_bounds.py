@@ -8,7 +8,8 @@ import pytest
 
 from consensus.committee import QuorumRule
 from simulations.campaign import Verdict, run_scenario
-from simulations.scenario import Byzantine, Scenario, Shape, draw
+from simulations.drawing import draw
+from simulations.scenario import Byzantine, Scenario, Shape
 
 RECORDERS = ("recorder-1", "recorder-2", "recorder-3", "recorder-4")
 
@@ -21,11 +22,10 @@ def colluding(
         draw(seed, kinds=(), byzantine=()),
         shape=Shape(recorders, auditors, 0, rule),
         byzantine=tuple(Byzantine(who, "equivocator") for who in liars),
-        live=False,
     )
 
 
-@pytest.mark.parametrize("seed", [1, 3, 6])
+@pytest.mark.parametrize("seed", [0, 2, 7])
 def test_all_recorders_together_cannot_fork_honest_auditors(seed: int) -> None:
     scenario = colluding(seed, 4, 4, "per_class", (*RECORDERS, "auditor-4"))
     report = run_scenario(scenario)
@@ -34,11 +34,11 @@ def test_all_recorders_together_cannot_fork_honest_auditors(seed: int) -> None:
     assert report.figures.height > 0
 
 
-@pytest.mark.parametrize("seed", [1, 4])
+@pytest.mark.parametrize("seed", [0, 4])
 def test_beyond_the_bound_of_both_classes_the_fork_is_reported(seed: int) -> None:
     scenario = colluding(seed, 4, 4, "per_class", (*RECORDERS, "auditor-3", "auditor-4"))
     report = run_scenario(scenario)
-    assert report.verdict is Verdict.WRONG
+    assert report.verdict is Verdict.FORKED
     assert "fork at height" in report.reason
 
 
@@ -46,5 +46,5 @@ def test_beyond_the_bound_of_both_classes_the_fork_is_reported(seed: int) -> Non
 def test_beyond_the_bound_of_the_only_group_the_fork_is_reported(rule: QuorumRule) -> None:
     scenario = colluding(2, 4, 0, rule, ("recorder-3", "recorder-4"))
     report = run_scenario(scenario)
-    assert report.verdict is Verdict.WRONG
+    assert report.verdict is Verdict.FORKED
     assert "fork at height" in report.reason

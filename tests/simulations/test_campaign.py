@@ -11,6 +11,7 @@ import pytest
 from ledger.store import Write
 from node.events import Effect
 from simulations.campaign import (
+    FORK_EXPECTED_RUNS,
     CampaignReport,
     Report,
     Verdict,
@@ -18,9 +19,10 @@ from simulations.campaign import (
     run_campaign,
     run_scenario,
     run_seed,
+    shrink_command,
 )
+from simulations.drawing import draw
 from simulations.host import Host
-from simulations.scenario import draw
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +33,7 @@ def test_a_seed_passes(seed: int) -> None:
     assert report.verdict is Verdict.PASSED, f"{replay_command(seed)}\n{report.reason}"
     assert report.figures is not None
     assert report.figures.height > 0
-    assert report.figures.transactions > 10
+    assert report.figures.transactions > 5
 
 
 def test_a_seed_gives_one_trace_whatever_the_hash_seed() -> None:
@@ -71,10 +73,12 @@ def test_processes_change_nothing_but_the_time() -> None:
 
 def test_the_story_is_told_to_who_asks() -> None:
     lines: list[str] = []
-    told = run_seed(7, lines.append)
+    told = run_seed(7, show=lines.append)
     assert told.digest == run_seed(7).digest
-    assert any("applies height 1" in line for line in lines)
-    assert any("heal" in line for line in lines)
+    words = [line.split() for line in lines]
+    for step in ("proposes", "prepares", "commits", "decides", "applies"):
+        assert any(line[2] == step and line[3:5] == ["height", "1"] for line in words)
+    assert any(line[1:3] == ["network", "heals"] for line in words)
 
 
 class Failing(Host):
@@ -130,10 +134,11 @@ def test_failures_are_told_apart(host_class: type[Host], verdict: Verdict, reaso
 
 def test_the_exit_code_is_that_of_the_gravest_failure() -> None:
     def report(seed: int, verdict: Verdict) -> Report:
-        return Report(seed, verdict, "", "", "", None, 0)
+        return Report(seed, "standard", verdict, "", "", "", None, {}, 0)
 
     codes = {
         (Verdict.PASSED,): 0,
+        (Verdict.PASSED, Verdict.FORKED): 0,
         (Verdict.PASSED, Verdict.CRASHED): 127,
         (Verdict.STUCK, Verdict.CRASHED): 128,
         (Verdict.CRASHED, Verdict.WRONG, Verdict.STUCK): 129,
@@ -142,4 +147,25 @@ def test_the_exit_code_is_that_of_the_gravest_failure() -> None:
     for verdicts, code in codes.items():
         reports = tuple(report(seed, verdict) for seed, verdict in enumerate(verdicts))
         assert CampaignReport(reports, 0).exit_code == code
-    assert replay_command(17) == "medpact simulate --seed 17 --verbose"
+    assert replay_command(17) == "medpact simulate --seed 17 --profile standard --verbose"
+    assert shrink_command(17, "crash") == "medpact simulate --seed 17 --profile crash --shrink"
+
+
+def test_checkers_that_see_no_fork_where_there_must_be_one_have_failed() -> None:
+    def report(verdict: Verdict) -> Report:
+        return Report(0, "beyond", verdict, "", "", "", None, {}, 0)
+
+    few = (report(Verdict.PASSED),) * (FORK_EXPECTED_RUNS - 1)
+    assert CampaignReport(few, 0).exit_code == 0
+    enough = CampaignReport((*few, report(Verdict.PASSED)), 0)
+    assert (enough.blind, enough.exit_code, enough.failures) == (True, 128, ())
+    seen = CampaignReport((*few, report(Verdict.FORKED)), 0)
+    assert (seen.blind, seen.exit_code, seen.summary()["forks"]) == (False, 0, 1)
+
+
+def test_the_mix_counts_runs_and_times() -> None:
+    def report(mix: dict[str, int]) -> Report:
+        return Report(0, "standard", Verdict.PASSED, "", "", "", None, mix, 0)
+
+    mix = CampaignReport((report({"Crash": 2, "lies": 1}), report({"Crash": 3})), 0).mix()
+    assert mix == {"Crash": (2, 5), "lies": (1, 1)}

@@ -32,9 +32,9 @@ from simulations.checkers import (
     check_stores,
 )
 from simulations.cluster import Cluster
-from simulations.scenario import draw
+from simulations.drawing import draw
 
-SEED = 6
+SEED = 3
 """A run without faults, in which shares are accepted, refused, and refused for a revocation."""
 KEY = PrivateKey(bytes(32))
 CHAIN = bytes(32)

@@ -5,8 +5,9 @@ import pytest
 from simulations import faults
 from simulations.byzantine import KINDS as BYZANTINE_KINDS
 from simulations.campaign import Verdict, replay_command, run_scenario
+from simulations.drawing import draw
 from simulations.faults import Fault
-from simulations.scenario import Scenario, draw
+from simulations.scenario import Scenario
 
 SEEDS_MAX = 200
 

@@ -10,9 +10,9 @@ from node.events import Effect, SendMessage
 from node.wire import Request
 from simulations import faults
 from simulations.campaign import Report, Verdict, run_scenario
+from simulations.drawing import draw
 from simulations.faults import Fault
 from simulations.host import Host
-from simulations.scenario import draw
 from simulations.world import Backup
 
 SEEDS_MAX = 12
@@ -106,8 +106,8 @@ def first_failure(
         (Forgetful, (faults.Crash, faults.CrashAll), 2, Verdict.WRONG, "contradicts itself"),
         (Hasty, (), 0, Verdict.WRONG, "before it is durable"),
         (Bodyless, (), 0, Verdict.WRONG, "batches are not durable"),
-        (Credulous, (), 0, Verdict.WRONG, "proves nothing"),
-        (Unaware, (faults.RestoredBackup,), 18, Verdict.WRONG, "contradicts itself"),
+        (Credulous, (), 2, Verdict.WRONG, "proves nothing"),
+        (Unaware, (faults.RestoredBackup,), 37, Verdict.WRONG, "contradicts itself"),
         (Uninterested, (faults.Crash,), 0, Verdict.STUCK, "wait for their receipts"),
         (Inventive, (), 0, Verdict.WRONG, "other receipts"),
     ],

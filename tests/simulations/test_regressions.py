@@ -6,7 +6,8 @@ import pytest
 
 from simulations import faults
 from simulations.campaign import Verdict, run_scenario
-from simulations.scenario import Byzantine, Scenario, Shape, draw
+from simulations.drawing import draw
+from simulations.scenario import Byzantine, Scenario, Shape
 
 
 def calm(seed: int, shape: Shape, *liars: Byzantine) -> Scenario:

@@ -9,8 +9,8 @@ from ledger.genesis import genesis_state
 from ledger.store import Write, WriteBlock, WriteGenesis
 from simulations import faults
 from simulations.cluster import Cluster
+from simulations.drawing import draw
 from simulations.host import Host
-from simulations.scenario import draw
 from simulations.store import MemoryStore
 from storage.database import Database
 from storage.reader import SqliteReader
