@@ -7,6 +7,7 @@ from consensus.messages import Commit, Phase, Prepare
 from ledger.execution import payload_batches
 from ledger.genesis import Genesis, genesis_state
 from ledger.store import Write, WriteBlock, WriteGenesis, WritePromise
+from node.conduct import TOLERATED
 from node.events import Report
 from node.wire import Consensus, Message
 from primitives.block import Block
@@ -195,8 +196,10 @@ class Watch:
         facts = dict(report.facts)
         if report.event == "contradiction" and facts["institution"] not in self._liars:
             raise Violation(f"{id} has evidence against {facts['institution']}, which is correct")
-        if report.event == "block_invalid" and not self._liars:
-            raise Violation(f"{id} refuses a block of {facts['proposer']}: {facts['reason']}")
+        if report.event == "peer_at_fault" and facts["reason"] not in TOLERATED:
+            if facts["peer"] not in self._liars:
+                why = f"{facts['reason']} {facts.get('detail', '')}".strip()
+                raise Violation(f"{id} blames {facts['peer']}, which is correct: {why}")
 
 
 def _holds_batches(store: MemoryStore, block: Block) -> bool:

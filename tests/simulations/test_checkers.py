@@ -156,7 +156,11 @@ def test_no_correct_member_is_accused(finished: Cluster) -> None:
     fresh_watch(finished, liars=("recorder-2",)).reported(WHO, accusation)
     with pytest.raises(Violation, match="recorder-2, which is correct"):
         fresh_watch(finished).reported(WHO, accusation)
-    refusal = Report("block_invalid", (("proposer", "recorder-2"), ("reason", "it is odd")))
+    clock = Report("peer_at_fault", (("peer", "recorder-2"), ("reason", "clock_differs")))
+    fresh_watch(finished).reported(WHO, clock)
+    detail = ("detail", "it is odd")
+    refusal = Report("peer_at_fault", (("peer", "recorder-2"), ("reason", "block_invalid"), detail))
+    fresh_watch(finished, liars=("recorder-2",)).reported(WHO, refusal)
     with pytest.raises(Violation, match="it is odd"):
         fresh_watch(finished).reported(WHO, refusal)
 
