@@ -196,10 +196,10 @@ class Watch:
         facts = dict(report.facts)
         if report.event == "contradiction" and facts["institution"] not in self._liars:
             raise Violation(f"{id} has evidence against {facts['institution']}, which is correct")
-        if report.event == "peer_at_fault" and facts["reason"] not in TOLERATED:
-            if facts["peer"] not in self._liars:
-                why = f"{facts['reason']} {facts.get('detail', '')}".strip()
-                raise Violation(f"{id} blames {facts['peer']}, which is correct: {why}")
+        blames = report.event == "peer_at_fault" and facts["reason"] not in TOLERATED
+        if blames and facts["peer"] not in self._liars:
+            why = f"{facts['reason']} {facts.get('detail', '')}".strip()
+            raise Violation(f"{id} blames {facts['peer']}, which is correct: {why}")
 
 
 def _holds_batches(store: MemoryStore, block: Block) -> bool:
