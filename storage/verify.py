@@ -29,7 +29,7 @@ from ledger.committee import committee_at
 from ledger.execution import BlockError, ExecutedBlock, check_block, payload_batches
 from ledger.genesis import Genesis, genesis_state
 from ledger.replay import ReplayWindow
-from ledger.state import members
+from ledger.state import MEMBERS_KEY, members
 from ledger.store import StateChanges
 from ledger.transactions import (
     BatchError,
@@ -111,6 +111,8 @@ class _Verification:
         self._state = _Memory()
         self._replay = ReplayWindow(genesis.limits.replay_window_blocks)
         self._head: BlockHeader | None = None
+        self._keys: dict[str, dict[bytes, None]] = {}
+        """Every key that a member has had so far."""
         self._counts = {"transaction_position": 0, "chain_height": 0, "batch": 0}
 
     def run(self) -> Iterator[Progress]:
@@ -174,7 +176,7 @@ class _Verification:
             found = (hash_, header, certificate, payload, receipts)
             if found != (expected.hash(), encode(expected), None, b"", encode(())):
                 raise _Fault("the genesis block is not that of the genesis file")
-            self._state.take(changes)
+            self._take(changes)
             self._head = expected
         else:
             read = self._reader.decision(height)
@@ -196,10 +198,16 @@ class _Verification:
             if receipts != encode(executed.receipts):
                 raise _Fault("the receipts are not those of its execution")
             self._check_indexes(height, executed)
-            self._state.take(executed.changes)
+            self._take(executed.changes)
             self._replay.add(height, executed.ran, executed.sequences)
             self._head = read.block.header
         return self._progress(height, complete=False)
+
+    def _take(self, changes: StateChanges) -> None:
+        self._state.take(changes)
+        if MEMBERS_KEY in changes.values:
+            for member in members(self._state):
+                self._keys.setdefault(member.id, {})[member.key] = None
 
     def _check_indexes(self, height: int, executed: ExecutedBlock) -> None:
         for index in executed.executed:
@@ -228,11 +236,20 @@ class _Verification:
     def _check_batch(
         self, row: tuple[Any, ...], height: int | None, check_signatures: bool
     ) -> CheckedBatch:
+        keys = {member.id: member.key for member in members(self._state)}
+        return self._check_batch_by(keys, row, height, check_signatures)
+
+    def _check_batch_by(
+        self,
+        keys: Mapping[str, bytes],
+        row: tuple[Any, ...],
+        height: int | None,
+        check_signatures: bool,
+    ) -> CheckedBatch:
         id, author, sequence, valid_until_height, listed, raw = row
         if raw is None:
             raise _Fault(f"the bytes of batch {id.hex()} are missing")
         genesis = self._genesis
-        keys = {member.id: member.key for member in members(self._state)}
         if check_signatures:
             batch = check_batch(raw, genesis.chain_id, genesis.limits, keys)
         else:
@@ -241,6 +258,17 @@ class _Verification:
         if found != (id, author, sequence, valid_until_height, listed):
             raise _Fault(f"the batch {id.hex()} is not what its index says")
         return batch
+
+    def _check_waiting(self, row: tuple[Any, ...]) -> None:
+        """Check a batch that no block lists: it may be older than its author's present key."""
+        fault: BatchError | None = None
+        for key in self._keys.get(row[1], {}):
+            try:
+                self._check_batch_by({row[1]: key}, row, None, True)
+                return
+            except BatchError as error:
+                fault = error
+        raise fault or _Fault(f"the batch {row[0].hex()} is of {row[1]}, who was never a member")
 
     # ---- what is not decided, and the whole ------------------------------------------------------
 
@@ -252,7 +280,7 @@ class _Verification:
         ):
             if row[3] <= head.height:
                 raise _Fault(f"the batch {row[0].hex()} has expired and should be gone")
-            self._check_batch(row, None, True)
+            self._check_waiting(row)
             self._counts["batch"] += 1
         committee = committee_at(self._state, self._genesis)
         check_promises(self._reader, head.height + 1, self._genesis.chain_id, committee)
