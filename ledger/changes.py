@@ -2,7 +2,8 @@
 
 A change is proposed with the height at which it takes effect: the first block that the changed
 committee decides. Whoever brings in a new key shows that it holds it, so that nobody can have a
-stranger's key listed: the key signs `possession_digest`.
+stranger's key listed: the key signs `possession_digest`. That covers the member's id and the key
+and nothing else, so that a change of the same member's address meanwhile does not undo it.
 """
 
 from primitives.codec import Canonical, InstitutionId, PublicKey, ShortText, SignatureBytes, encode
@@ -15,7 +16,7 @@ class Join(Canonical, frozen=True, tag=1):
 
     institution: Institution
     possession: SignatureBytes
-    """By the institution's key, over `possession_digest` of the institution."""
+    """By the institution's key, over `possession_digest`."""
 
 
 class Leave(Canonical, frozen=True, tag=2):
@@ -62,6 +63,17 @@ def subject_of(change: Change) -> str:
     return change.institution.id if isinstance(change, Join) else change.id
 
 
+def new_key_of(change: Change) -> bytes | None:
+    """Return the node key that a change brings in, or None."""
+    match change:
+        case Join(institution):
+            return institution.key
+        case RotateKey(_, key):
+            return key
+        case _:
+            return None
+
+
 def possession_digest(chain_id: bytes, institution: Institution) -> bytes:
-    """Return the 32 bytes that a new key signs to show that it is held by who proposes it."""
-    return digest("possession", chain_id + encode(institution))
+    """Return the 32 bytes that an institution's new key signs: it is held, and for this id."""
+    return digest("possession", chain_id + encode((institution.id, institution.key)))

@@ -184,7 +184,7 @@ def genesis_state(genesis: Genesis) -> tuple[BlockHeader, StateChanges]:
     for institution in genesis.institutions:
         head = new_chain(Member(institution.id))
         overlay.write(chain_key(institution_chain(institution.id)), head)
-        overlay.write(owner_key(institution.key), KeyOwner(institution.id))
+        overlay.write(owner_key(institution.key), KeyOwner(institution.id, True))
     committee = committee_of(genesis.institutions, genesis.classes, genesis.quorum)
     overlay.write(committee_key(1), CommitteeRecord(committee.voters, previous=0))
     overlay.write(STANDING_KEY, Standing(committee.roster, (), (), 1, None))

@@ -7,7 +7,8 @@ checked once more against what has become of the membership meanwhile, and takes
 So nothing that anyone approved can surprise a later committee, and a proposal never stays open.
 
 No change may leave a voting class without a voter or the ledger without a recorder: a quorum of
-nobody would decide everything.
+nobody would decide everything. Proposals are bounded so that members which fill the room for them
+cannot keep the others from changing the membership (`room_of`).
 """
 
 from typing import TYPE_CHECKING, Final, assert_never
@@ -23,6 +24,7 @@ from ledger.changes import (
     Reinstate,
     Relocate,
     RotateKey,
+    new_key_of,
     possession_digest,
     subject_of,
 )
@@ -73,7 +75,7 @@ if TYPE_CHECKING:
     from ledger.rules import Situation
 
 PROPOSALS_OF_ONE_MAX: Final = 8
-"""Open proposals of one member."""
+"""Open proposals of one voter."""
 NOTICE_HEIGHTS_MAX: Final = 100_000
 """How far ahead a change may be proposed."""
 OK: Final = ReceiptCode.OK
@@ -90,7 +92,8 @@ def propose_change(
         return ReceiptCode.BAD_EFFECTIVE_HEIGHT
     proposals = proposals_of(state)
     mine = sum(known_proposal(state, id).proposer == now.author.id for id in proposals.pending)
-    if len(proposals.pending) >= PROPOSALS_OPEN_MAX or mine >= PROPOSALS_OF_ONE_MAX:
+    mine_max, open_max = room_of(now.author.id, now.committee)
+    if mine >= mine_max or len(proposals.pending) >= open_max:
         return ReceiptCode.TOO_MANY_PROPOSALS
     code = _fault(operation.change, state, now.genesis)
     if code is not OK:
@@ -107,7 +110,23 @@ def propose_change(
     )
     state.write(proposal_key(id), proposal)
     state.write(PROPOSALS_KEY, Proposals((*proposals.pending, id), id))
+    new_key = new_key_of(operation.change)
+    if new_key is not None:
+        owner = KeyOwner(subject_of(operation.change), listed=False)
+        state.write(owner_key(new_key), owner)
     return OK
+
+
+def room_of(id: str, committee: Committee) -> tuple[int, int]:
+    """Return how many proposals a member may have open, and up to how many of all it may add one.
+
+    A member without a vote may have one, and all of these together half of the room. The voters
+    share the other half: up to 32 of them never come into each other's way.
+    """
+    half = PROPOSALS_OPEN_MAX // 2
+    if id not in committee.by_id:
+        return 1, half
+    return min(max(half // len(committee.voters), 1), PROPOSALS_OF_ONE_MAX), PROPOSALS_OPEN_MAX
 
 
 def approve_change(operation: ApproveChange, now: "Situation", state: Overlay) -> ReceiptCode:
@@ -189,15 +208,16 @@ def _fault(change: Change, state: Overlay, genesis: "Genesis") -> ReceiptCode:
     after = changed(change, before)
     if isinstance(change, Reinstate):
         offence = offence_of(standing_of(state), id)
-        stands = offence is not None and offence.evidence is not None
-        return OK if stands else ReceiptCode.CHANGE_CONFLICTS
-    if after == before:
+        if offence is None or offence.evidence is None:
+            return ReceiptCode.CHANGE_CONFLICTS
+    elif after == before:
         return ReceiptCode.CHANGE_CONFLICTS
     if after is not None:
         code = _fault_of_fields(change, after, present, state, genesis)
         if code is not OK:
             return code
-    return _fault_of_classes(id, after, present, state, genesis)
+    reinstated = isinstance(change, Reinstate)
+    return _fault_of_classes(id, after, reinstated, present, state, genesis)
 
 
 def _fault_of_fields(
@@ -213,13 +233,16 @@ def _fault_of_fields(
     except InstitutionError:
         return ReceiptCode.CHANGE_INVALID
     others = [member for member in present.values() if member.id != after.id]
-    if any(after.address == other.address or after.lei == other.lei for other in others):
+    address = after.address.lower()
+    if any(address == other.address.lower() or after.lei == other.lei for other in others):
         return ReceiptCode.CHANGE_CONFLICTS
     if isinstance(change, Join) and chain_head(state, institution_chain(after.id)) is not None:
         return ReceiptCode.CHANGE_CONFLICTS
     if isinstance(change, Join | RotateKey):
         # One key is one author for ever.
-        if owner_of(state, after.key) or chain_head(state, person_id(after.key)):
+        owner = owner_of(state, after.key)
+        taken = owner is not None and (owner.listed or owner.id != after.id)
+        if taken or chain_head(state, person_id(after.key)) is not None:
             return ReceiptCode.CHANGE_CONFLICTS
         signed = possession_digest(genesis.chain_id, after)
         if not verify(after.key, signed, change.possession):
@@ -230,6 +253,7 @@ def _fault_of_fields(
 def _fault_of_classes(
     id: str,
     after: Institution | None,
+    reinstated: bool,
     present: dict[str, Institution],
     state: Overlay,
     genesis: "Genesis",
@@ -241,14 +265,15 @@ def _fault_of_classes(
     if len(later) > INSTITUTIONS_MAX:
         return ReceiptCode.COMMITTEE_TOO_LARGE
     suspended = suspended_in(standing_of(state))
-    groups = []
-    for listed in (list(present.values()), list(later.values())):
-        voters = voters_of(listed, genesis.classes, genesis.quorum, suspended)
-        if len(voters) > VOTERS_MAX:
-            return ReceiptCode.COMMITTEE_TOO_LARGE
-        duties = {each.id: genesis.classes[each.type] for each in listed}
-        groups.append({duties[voter.id] for voter in voters})
-    return OK if groups[0] <= groups[1] else ReceiptCode.CLASS_WOULD_BE_EMPTY
+    still_suspended = tuple(name for name in suspended if not (reinstated and name == id))
+    voters = voters_of(list(later.values()), genesis.classes, genesis.quorum, still_suspended)
+    if len(voters) > VOTERS_MAX:
+        return ReceiptCode.COMMITTEE_TOO_LARGE
+    left = [genesis.classes[later[voter.id].type] for voter in voters]
+    for voter in voters_of(list(present.values()), genesis.classes, genesis.quorum, suspended):
+        if genesis.classes[present[voter.id].type] not in left:
+            return ReceiptCode.CLASS_WOULD_BE_EMPTY
+    return OK
 
 
 def _apply(change: Change, height: int, state: Overlay) -> None:
@@ -259,8 +284,9 @@ def _apply(change: Change, height: int, state: Overlay) -> None:
     if after is not None:
         listed[id] = after
     state.write(MEMBERS_KEY, Members(tuple(listed[name] for name in sorted(listed))))
-    if isinstance(change, Join | RotateKey) and after is not None:
-        state.write(owner_key(after.key), KeyOwner(id))
+    new_key = new_key_of(change)
+    if new_key is not None:
+        state.write(owner_key(new_key), KeyOwner(id, listed=True))
     if isinstance(change, Join):
         state.write(chain_key(institution_chain(id)), new_chain(Member(id)))
     standing = standing_of(state)

@@ -21,6 +21,7 @@ class ReceiptCode(enum.IntEnum):
     NOT_AN_INSTITUTION = 11
     """Only an institution may do this."""
     ALREADY_ENROLLED = 12
+    """The key is a person's, or it is or was a member's, or has been proposed as one's."""
     UNKNOWN_KIND = 13
     """The kind of person is not one of PERSON_KINDS."""
     UNKNOWN_PERSON = 14
@@ -30,7 +31,7 @@ class ReceiptCode(enum.IntEnum):
     NOT_ENTITLED = 17
     """The author (or the grantor of the grant used) may not decide about this record or grant."""
     UNKNOWN_PARTY = 18
-    """The grantee or requester is neither a member nor an enrolled person."""
+    """The grantee or requester is neither a member, now or before, nor an enrolled person."""
     UNKNOWN_PURPOSE = 19
     """The purpose is not one of PURPOSES."""
     UNKNOWN_GRANT = 20
@@ -48,7 +49,8 @@ class ReceiptCode(enum.IntEnum):
     NOT_A_VOTER = 28
     """Only members that vote now may approve changes, and only against such is evidence heard."""
     EVIDENCE_INVALID = 29
-    """The statements do not contradict each other, or the member did not sign them."""
+    """The statements do not contradict each other, or are not signed with the key that the member
+    has now."""
     EVIDENCE_TOO_OLD = 30
     """The statements are of a height outside the evidence window, or forgiven since."""
     ALREADY_REPORTED = 31
@@ -58,7 +60,8 @@ class ReceiptCode(enum.IntEnum):
     """The proposal has taken effect, or come to nothing."""
     ALREADY_APPROVED = 34
     TOO_MANY_PROPOSALS = 35
-    """Too many proposals are open, of this member or together: wait until some are closed."""
+    """Too many proposals are open, of this member or together: wait until some are closed, or, as a
+    member without a vote, ask a voter to propose."""
     BAD_EFFECTIVE_HEIGHT = 36
     """A change takes effect two blocks after its proposal at the earliest, and not too late."""
     CHANGE_CONFLICTS = 37

@@ -141,7 +141,7 @@ def _enrol_person(operation: EnrolPerson, now: Situation, state: Overlay) -> Rec
     if operation.kind not in PERSON_KINDS:
         return ReceiptCode.UNKNOWN_KIND
     person = person_id(operation.key)
-    # One key is one author: no key that a member has or had can become a person's as well.
+    # One key is one author: no key that a member has, had or shall have can become a person's.
     if owner_of(state, operation.key) is not None or chain_head(state, person) is not None:
         return ReceiptCode.ALREADY_ENROLLED
     entity = Person(operation.key, operation.kind, now.author.id)

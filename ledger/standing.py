@@ -21,7 +21,7 @@ from primitives.hashing import digest
 STANDING_KEY: Final = b"standing"
 PROPOSALS_KEY: Final = b"proposals"
 PROPOSALS_OPEN_MAX: Final = 64
-"""Proposals that may wait for their height at once."""
+"""Proposals that may wait for their height at once; see `ledger.membership.room_of`."""
 
 
 class Bench(Canonical, frozen=True):
@@ -74,13 +74,16 @@ class CommitteeRecord(Canonical, frozen=True):
 
 
 class KeyOwner(Canonical, frozen=True):
-    """The value under `owner_key(key)`: which member had this node key, now or before.
+    """The value under `owner_key(key)`: which member has this node key, or had it before.
 
     A key stays its first owner's for ever: nobody can use it again, and what it signed in old
-    blocks can still be attributed.
+    blocks can still be attributed. It is kept from the moment at which it is proposed, or anyone
+    could undo a change by having the key enrolled as a person's.
     """
 
     id: InstitutionId
+    listed: bool
+    """Whether it is or was a member's key; if not, it has only been proposed."""
 
 
 class EvidenceRecord(Canonical, frozen=True):
@@ -187,10 +190,9 @@ def committee_record(state: StateReader, since: int) -> CommitteeRecord | None:
     return read_value(state, committee_key(since), CommitteeRecord)
 
 
-def owner_of(state: StateReader, key: bytes) -> str | None:
-    """Return the id of the member that has or had this node key, or None."""
-    owner = read_value(state, owner_key(key), KeyOwner)
-    return None if owner is None else owner.id
+def owner_of(state: StateReader, key: bytes) -> KeyOwner | None:
+    """Return whose node key this is, was, or is proposed to be; None for a key of nobody."""
+    return read_value(state, owner_key(key), KeyOwner)
 
 
 def author_of(state: StateReader, member_ids: dict[bytes, str], key: bytes) -> Party | None:
@@ -199,7 +201,7 @@ def author_of(state: StateReader, member_ids: dict[bytes, str], key: bytes) -> P
     if author is None:
         # Of an old block: the member has another key since, or has left.
         former = owner_of(state, key)
-        author = None if former is None else InstitutionParty(former)
+        author = None if former is None else InstitutionParty(former.id)
     return author
 
 

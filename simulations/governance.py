@@ -69,6 +69,8 @@ class Government:
     """Every node key that any member ever had."""
     ids: dict[str, None]
     """Every id that was ever a member's."""
+    reserved: dict[bytes, str] = field(default_factory=dict)
+    """Every key that was ever proposed, with the id that it was proposed for."""
     deciding: list[str] = field(default_factory=list)
     """The voters of the height that is being run, and so of the whole block."""
     turns: list[str] = field(default_factory=list)
@@ -95,6 +97,7 @@ class Government:
             dict(self.members),
             dict(self.keys),
             dict(self.ids),
+            dict(self.reserved),
             [*self.deciding],
             [*self.turns],
             {id: _Bench(bench.misses, bench.until) for id, bench in self.benches.items()},
@@ -220,13 +223,23 @@ class Government:
                     return ReceiptCode.BAD_EFFECTIVE_HEIGHT
                 pending = [motion for motion in self.motions.values() if not motion.closed]
                 mine = [motion for motion in pending if motion.proposer == author]
-                if len(pending) >= 64 or len(mine) >= 8:
+                if author in self.deciding:
+                    full = len(pending) >= 64
+                    share = sorted([1, 32 // len(self.deciding), 8])[1]
+                else:
+                    full = len(pending) >= 32
+                    share = 1
+                if full or len(mine) >= share:
                     return ReceiptCode.TOO_MANY_PROPOSALS
                 code = self._fault(change)
                 if code is ReceiptCode.OK:
                     approvals = [author] if author in self.deciding else []
                     motion = _Motion(change, author, due, approvals)
                     self.motions[proposal_id(transaction, index)] = motion
+                    if isinstance(change, Join):
+                        self.reserved[change.institution.key] = change.institution.id
+                    if isinstance(change, RotateKey):
+                        self.reserved[change.key] = change.id
                 return code
             case ApproveChange(proposal):
                 return self._approve(author, proposal)
@@ -298,17 +311,18 @@ class Government:
         elif id not in self.members:
             return ReceiptCode.UNKNOWN_MEMBER
         after = self._after(change)
+        later = self.copy()
         if isinstance(change, Reinstate):
-            accused = id in self.suits and self.suits[id].accused
-            return ReceiptCode.OK if accused else ReceiptCode.CHANGE_CONFLICTS
-        if after == self.members.get(id):
+            if id not in self.suits or not self.suits[id].accused:
+                return ReceiptCode.CHANGE_CONFLICTS
+            later.suits[id].suspended = False
+        elif after == self.members.get(id):
             return ReceiptCode.CHANGE_CONFLICTS
-        if after is not None:
+        elif after is not None:
             code = self._fault_of_fields(change, after)
             if code is not ReceiptCode.OK:
                 return code
         before = [self.duty(self.members[voter]) for voter in self.voters()]
-        later = self.copy()
         later.members.pop(id, None)
         if after is not None:
             later.members[id] = after
@@ -324,12 +338,15 @@ class Government:
         except InstitutionError:
             return ReceiptCode.CHANGE_INVALID
         for other in self.members.values():
-            if other.id != after.id and (after.address == other.address or after.lei == other.lei):
+            if other.id == after.id:
+                continue
+            if after.address.lower() == other.address.lower() or after.lei == other.lei:
                 return ReceiptCode.CHANGE_CONFLICTS
         if isinstance(change, Join) and after.id in self.ids:
             return ReceiptCode.CHANGE_CONFLICTS
         if isinstance(change, Join | RotateKey):
-            if after.key in self.keys or after.key in self.persons:
+            another = self.reserved.get(after.key, after.id) != after.id
+            if after.key in self.keys or after.key in self.persons or another:
                 return ReceiptCode.CHANGE_CONFLICTS
             signed = possession_digest(self.genesis.chain_id, after)
             if not verify(after.key, signed, change.possession):

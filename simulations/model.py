@@ -142,7 +142,8 @@ class Model:
             return ReceiptCode.NOT_AN_INSTITUTION
         if kind not in PERSON_KINDS:
             return ReceiptCode.UNKNOWN_KIND
-        if key in self.government.keys or key in self._facts.persons:
+        government = self.government
+        if key in government.keys or key in government.reserved or key in self._facts.persons:
             return ReceiptCode.ALREADY_ENROLLED
         self._facts.persons[key] = person_id(key)
         return ReceiptCode.OK

@@ -340,7 +340,7 @@ def test_a_block_is_not_decided_before_it_was_proposed() -> None:
     transaction = world.transaction(key_of("hospital-0"), Revoke(bytes(32)))
     batch = world.batch(transaction)
     block = world.execute(batch, view=2).block
-    world.apply(world.check(block, batch))
+    world.apply(world.check(block, batch), view=0)
     proof = build_transaction_proof(world.store, transaction.id)
     with pytest.raises(ProofError, match="earlier view than the block"):
         verify_proof(proof, world.genesis)

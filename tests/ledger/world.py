@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import count
 
 from consensus.certificates import assemble
-from consensus.committee import QuorumRule
+from consensus.committee import Committee, QuorumRule
 from consensus.events import Persist
 from consensus.messages import Decision, Phase, vote_digest
 from ledger.committee import committee_at
@@ -157,6 +157,8 @@ class World:
         self.store = MemoryStore()
         self.store.write(WriteGenesis(*genesis_state(self.genesis)))
         self.window = ReplayWindow(self.genesis.limits.replay_window_blocks)
+        self.keys: dict[str, PrivateKey] = {}
+        """Keys by member that are not those of its name any more."""
         self._numbers = count(1)
 
     @property
@@ -194,20 +196,33 @@ class World:
     ) -> CheckedBatch:
         return seal_batch(
             self.chain_id,
-            key or key_of(author),
+            key or self.key_of(author),
             author,
             next(self._numbers) if sequence is None else sequence,
             valid_until_height or self.head.height + 5,
             transactions,
         )
 
+    @property
+    def committee(self) -> Committee:
+        """That decides the next height."""
+        return committee_at(self.store, self.genesis)
+
+    def key_of(self, name: str) -> PrivateKey:
+        """The key that a member has now."""
+        return self.keys.get(name) or key_of(name)
+
     def execute(
-        self, *batches: CheckedBatch, time_ms: int | None = None, view: int = 0
+        self,
+        *batches: CheckedBatch,
+        time_ms: int | None = None,
+        view: int = 0,
+        proposer: str = "hospital-1",
     ) -> ExecutedBlock:
         return execute_block(
             self.head,
             view,
-            "hospital-1",
+            proposer,
             time_ms or self.head.time_ms + 1_000,
             batches,
             self.store,
@@ -219,21 +234,23 @@ class World:
         return check_block(block, self.head, batches, self.store, self.window, self.genesis)
 
     def decide(self, block: Block, view: int = 0, signers: Sequence[str] | None = None) -> Decision:
-        committee = committee_at(self.store, self.genesis)
-        names = [voter.id for voter in committee.voters] if signers is None else signers
+        names = [voter.id for voter in self.committee.voters] if signers is None else signers
         height = block.header.height
         signatures = {
-            name: key_of(name).sign(
+            name: self.key_of(name).sign(
                 vote_digest(self.chain_id, name, Phase.COMMIT, height, view, block.hash)
             )
             for name in names
         }
         return Decision(block, assemble(Phase.COMMIT, height, view, block.hash, signatures))
 
-    def apply(self, executed: ExecutedBlock) -> None:
+    def apply(self, executed: ExecutedBlock, view: int | None = None) -> None:
+        """Decide it, in the view of its proposal unless told otherwise."""
         self.store.write(
             WriteBlock(
-                decision=self.decide(executed.block),
+                decision=self.decide(
+                    executed.block, executed.block.header.view if view is None else view
+                ),
                 batches=executed.batches,
                 receipts=executed.receipts,
                 transaction_ids=executed.transaction_ids,
@@ -245,11 +262,16 @@ class World:
         self.window.add(executed.block.header.height, executed.ran, executed.sequences)
 
     def run(
-        self, *transactions: CheckedTransaction, time_ms: int | None = None
+        self,
+        *transactions: CheckedTransaction,
+        time_ms: int | None = None,
+        view: int = 0,
+        batch_author: str = "hospital-0",
     ) -> list[ReceiptCode]:
         """Make, check and apply a block of one batch, and return the codes."""
-        batch = self.batch(*transactions)
-        executed = self.execute(batch, time_ms=time_ms)
+        batch = self.batch(*transactions, author=batch_author)
+        proposer = self.committee.primary(self.head.height + 1, view)
+        executed = self.execute(batch, time_ms=time_ms, view=view, proposer=proposer)
         assert self.check(executed.block, batch).changes.root == executed.changes.root
         self.apply(executed)
         return [ReceiptCode(receipt.code) for receipt in executed.receipts]
