@@ -165,6 +165,11 @@ class HeightState:
             self._pacing.postpone_resend(now)
 
     @property
+    def shared(self) -> bool:
+        """Whether more than f voters of every group have sent something at this height."""
+        return self._tally.shared
+
+    @property
     def checked(self) -> tuple[bytes, ...]:
         """The hashes of the checked blocks kept in memory."""
         return tuple(self._checked)

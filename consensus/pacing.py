@@ -84,6 +84,10 @@ class Pacing:
         """Whether the current view has had its time."""
         return self._view_ends is not None and now >= self._view_ends
 
+    def view_over_since(self, now: int) -> int | None:
+        """Since when the current view was timed, if it has had its time."""
+        return self._timed_since if self.view_over(now) else None
+
     def resend_due(self, now: int) -> bool:
         """Whether the latest messages are to be sent again."""
         return self._resend_at is not None and now >= self._resend_at

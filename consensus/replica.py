@@ -119,6 +119,12 @@ class Replica:
         """Whether this height has a reason to be decided, as far as we know."""
         return self._pacing.awake
 
+    def view_over_since(self, now: int) -> int | None:
+        """If the view's time is over, since when it ran; None otherwise, and where more than f
+        voters of every group are busy with this height: they know of work, whatever we know.
+        """
+        return None if self._state.shared else self._pacing.view_over_since(now)
+
     @property
     def checked(self) -> tuple[bytes, ...]:
         """The hashes of the blocks that may be promised or decided here without another Fetched."""

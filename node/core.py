@@ -19,13 +19,11 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from consensus import events as consensus_events
-from consensus.certificates import CertificateError, check_certificate
-from consensus.messages import Phase
-from ledger.execution import ExecutedBlock
 from ledger.genesis import Genesis
 from ledger.replay import ReplayWindow
 from ledger.store import LedgerReader
 from ledger.transactions import CheckedBatch
+from node.announced import Announced
 from node.chain import Chain
 from node.conduct import Conduct
 from node.events import (
@@ -43,12 +41,12 @@ from node.events import (
     RequestEnded,
     SendRequest,
     Submitted,
-    SyncedBlock,
 )
 from node.fetching import Candidates
-from node.judging import Judging, listed_batches
+from node.judging import Judging
 from node.mempool import Mempool, MempoolLimits, refusal
 from node.outbox import Outbox
+from node.penalties import Penalties
 from node.seat import Seat
 from node.serving import answer
 from node.spreading import Spreading, SpreadSettings
@@ -77,7 +75,10 @@ class CoreSettings:
     fetch_patience_ms: int = 100
     fetch_retry_ms: int = 500
     sync_patience_ms: int = 500
-    sync_penalty_ms: int = 5_000
+    penalty_ms_min: int = 5_000
+    """How long a peer that gave no answer, or lied for the first time, is not asked again."""
+    penalty_ms_max: int = 160_000
+    """The same for a peer that lied many times in a row."""
     spread: SpreadSettings = field(default_factory=SpreadSettings)
     mempool: MempoolLimits = field(default_factory=MempoolLimits)
 
@@ -102,11 +103,20 @@ class Core:
         self._outbox = Outbox(id, now)
         self.chain = Chain(genesis, reader, replay, self._outbox)
         self.mempool = Mempool(settings.mempool, genesis.limits)
-        self.sync = Sync(settings.sync_patience_ms, settings.sync_penalty_ms)
-        self._settings = settings
-        self._requested: dict[bytes, str] = {}
-        self._announced: dict[str, int] = {}
+        penalties = (settings.penalty_ms_min, settings.penalty_ms_max)
+        self.sync = Sync(settings.sync_patience_ms, Penalties(*penalties))
+        self._announced = Announced(
+            settings.spread.announce_ms // 2,
+            settings.fetch_retry_ms,
+            Penalties(*penalties),
+            self.mempool,
+            reader,
+            self._outbox,
+        )
+        self._sweep_ms = settings.spread.announce_ms
         self._sweep_at = now
+        self._met: dict[str, Institution] | None = None
+        self._meet_members()
         candidates = Candidates(settings.fetch_patience_ms, settings.fetch_retry_ms)
         self._judging = Judging(id, self.chain, candidates, self.mempool, self._outbox)
         self._spreading = Spreading(
@@ -205,11 +215,11 @@ class Core:
             case BlocksArrived(peer, blocks, head_height):
                 self.sync.answered(peer, blocks, head_height)
                 self._apply_synced()
-            case BlockArrived(_, found):
+            case BlockArrived(peer, found):
                 if found.block is not None:
-                    self._seat.fetched(self._judging.arrived(found.block))
-            case RequestEnded(peer, request, answered):
-                self._end_request(peer, request, answered)
+                    self._seat.fetched(self._judging.arrived(peer, found.block))
+            case RequestEnded():
+                self._end_request(event)
             case BlockStored():
                 self._advance()
             case Expired():
@@ -230,19 +240,35 @@ class Core:
     # ---- what arrives ----------------------------------------------------------------------------
 
     def _take_batch(self, peer: str, batch: CheckedBatch) -> None:
-        height, wall = self.chain.next_height, self._earliest_ms
+        chain, height = self.chain, self.chain.next_height
         window = self.genesis.limits.replay_window_blocks
         self._spreading.note(batch)
-        reason = refusal(batch, height, wall, self.chain.replay, window)
-        reason = reason or self.mempool.add(batch, self._outbox.now)
+        # A block made now is dated now: what has expired by our clock nobody would order for us.
+        time_ms = max(self._outbox.wall, self.head.time_ms + 1)
+        reason = refusal(batch, height, time_ms, chain.replay, window)
+        reason = reason or self.mempool.add(batch, self._outbox.now, height=height)
+        self._announced.arrived(peer, batch.id, useless=reason not in (None, "known"))
         if reason is not None:
-            self.counters[f"batch_{reason}"] += 1
-            if reason != "known" and self._requested.get(batch.id) == batch.author:
-                # Else its author could have us fetch and check it again at every announcement.
-                self._announced[batch.author] = self._outbox.now + self._settings.sync_penalty_ms
+            self._blame_batch(peer, batch, reason)
         self._seat.fetched(self._judging.offer(batch))
         if reason is None:
             self._seat.pend()
+
+    def _blame_batch(self, peer: str, batch: CheckedBatch, reason: str) -> None:
+        """Who carries another's batch cannot know whether we have room for it, or another of the
+        same sequence; its author can.
+        """
+        match reason:
+            case "dead":
+                self._outbox.blame(peer, "batch_dead")
+            case "ahead":
+                self._outbox.blame(peer, "batch_ahead")
+            case "quota" if peer == batch.author:
+                self._outbox.blame(peer, "batch_quota")
+            case "sequence_used_twice" if peer == batch.author:
+                self._outbox.blame(peer, "batch_sequence_used_twice")
+            case _:
+                self.counters[f"batch_{reason}"] += 1
 
     def _take_message(self, peer: str, message: Consensus | Head) -> None:
         match message:
@@ -270,40 +296,26 @@ class Core:
                 self._hear_head(author, height)
             case BatchesAnnounced(batches):
                 if self.votes and self._outbox.is_connected(author):
-                    self._ask_announced(author, batches)
+                    self._announced.heard(author, batches)
             case _:
                 assert_never(gossip)
 
-    def _ask_announced(self, author: str, batches: tuple[bytes, ...]) -> None:
-        """Ask for announced batches that we lack; who announces more often than is due is not
-        listened to, since each announcement costs many reads of the store.
-        """
-        now = self._outbox.now
-        if self._announced.get(author, now) > now:
-            self.counters["announcements_dropped"] += 1
-            return
-        self._announced[author] = now + self._settings.spread.announce_ms // 2
-        lacking = tuple(batch_id for batch_id in batches if self._lacks(batch_id))
-        if lacking:
-            self._requested.update(dict.fromkeys(lacking, author))
-            self._outbox.add(SendRequest(author, BatchesWanted(lacking)))
-
-    def _lacks(self, batch_id: bytes) -> bool:
-        known = batch_id in self.mempool or batch_id in self._requested
-        return not known and self.chain.reader.batch(batch_id) is None
-
-    def _end_request(self, peer: str, request: Request, answered: bool) -> None:
-        match request:
-            case BatchesWanted(batches):
-                for batch_id in batches:
-                    self._requested.pop(batch_id, None)
+    def _end_request(self, ended: RequestEnded) -> None:
+        peer, answered = ended.peer, ended.answered
+        if not (answered or ended.invalid) and self._outbox.is_connected(peer):
+            self._outbox.blame(peer, "request_failed")
+        match ended.request:
+            case BatchesWanted() as wanted:
+                self._announced.ended(peer, wanted, answered=answered)
             case BlocksWanted():
-                self.sync.ended(peer, answered, self._outbox.now)
+                now = self._outbox.now
+                if self.sync.ended(peer, now, answered=answered, invalid=ended.invalid):
+                    self._outbox.blame(peer, "head_false")
                 self._catch_up()
             case BlockWanted():
                 pass
             case _:
-                assert_never(request)
+                assert_never(ended.request)
 
     def _hear_head(self, peer: str, height: int) -> None:
         if not self._outbox.is_connected(peer):
@@ -326,53 +338,34 @@ class Core:
         synced = self.sync.take(self.head.height)
         if synced is None:
             return
-        executed = self._check_synced(synced)
+        executed = self._judging.check_synced(synced, self._seat.signatures)
         if executed is None:
-            self.counters["sync_refused"] += 1
-            self.sync.penalise(self.sync.source, self._outbox.now)
+            self._outbox.blame(self.sync.source, "sync_block_false")
+            self.sync.lied(self.sync.source, self._outbox.now)
         else:
+            self.sync.proved()
             self.chain.write(synced.decision, executed)
-
-    def _check_synced(self, synced: SyncedBlock) -> ExecutedBlock | None:
-        """None if the peer that sent it is at fault. Raises RuntimeError if we are."""
-        block, certificate = synced.decision.block, synced.decision.certificate
-        if block.header.height != self.chain.next_height:
-            return None
-        if (certificate.height, certificate.block_hash) != (block.header.height, block.hash):
-            return None
-        try:
-            check_certificate(
-                certificate,
-                Phase.COMMIT,
-                self.genesis.chain_id,
-                self.chain.committee,
-                self._seat.signatures,
-            )
-        except CertificateError:
-            return None
-        if listed_batches(block) != tuple(batch.id for batch in synced.batches):
-            return None
-        executed = self._judging.execute(block, synced.batches)
-        if executed is None:
-            raise RuntimeError(
-                f"A quorum has decided block {block.header.height}, and it is not valid on the "
-                "ledger that this node holds. Check the node's files with `medpact verify`."
-            )
-        return executed
 
     def _advance(self) -> None:
         """The block is durable: it is the head, and the next height begins."""
         written = self.chain.advance()
-        listed = [batch.id for batch in written.batches]
-        overtaken = self.mempool.overtaken_by(listed)
-        self.mempool.remove(listed)
+        passed_over = self.mempool.count_passed_over(
+            written.batches,
+            self.head.height,
+            self.head.time_ms,
+            self.chain.replay,
+            self.genesis.censorship_heights,
+        )
+        self.mempool.served(written.batches, self.head.height)
+        self.mempool.remove(batch.id for batch in written.batches)
+        self._meet_members()
         self._remove_dead()
         self._judging.clear()
         self.sync.advanced()
         self._spreading.head_moved(written.batches)
         self._seat.advance()
         self._seat.pend()
-        self._seat.suspect_censor(overtaken)
+        self._seat.carry_passed_over(passed_over)
         self._apply_synced()
         self._catch_up()
 
@@ -380,7 +373,7 @@ class Core:
 
     def _expire(self) -> None:
         if self._sweep_at <= self._outbox.now:
-            self._sweep_at = self._outbox.now + self._settings.spread.announce_ms
+            self._sweep_at = self._outbox.now + self._sweep_ms
             self._remove_dead()
         if self._spreading.expire():
             self._seat.pend()
@@ -393,6 +386,14 @@ class Core:
         """No block that a quorum with good clocks accepts afresh is older, nor is any block."""
         earliest_ms = self._outbox.wall - self.genesis.clock_drift_ms_max
         return max(earliest_ms, self.head.time_ms + 1)
+
+    def _meet_members(self) -> None:
+        """Who is no member any more is forgotten, but for what it has done."""
+        if self._met is not self.members:
+            self._met = self.members
+            self.mempool.meet(self.members)
+            self.sync.keep(self.members)
+            self._announced.keep(self.members)
 
     def _remove_dead(self) -> None:
         height, replay = self.chain.next_height, self.chain.replay

@@ -92,11 +92,14 @@ class BlockArrived:
 
 @dataclass(frozen=True, slots=True)
 class RequestEnded:
-    """A request is over: answered (its content came in other events before) or failed."""
+    """A request is over: answered (its content came in other events before) or failed; `invalid` if
+    it failed because the answer was none to this question, or a bad one.
+    """
 
     peer: str
     request: Request
     answered: bool
+    invalid: bool = False
 
 
 @dataclass(frozen=True, slots=True)

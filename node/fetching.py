@@ -8,12 +8,14 @@ one holder after another, and others after those. Nothing here checks a block: t
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ledger.transactions import CheckedBatch
+from ledger.transactions import CheckedBatch, Limits
 from node.wire import WANTED_BATCHES_MAX, BatchesWanted, BlockWanted, Request
 from primitives.block import Block
 
 CANDIDATES_MAX = 32
-"""Undecided blocks of one height that may be waited for at once; the oldest gives way."""
+"""Undecided blocks of one height that may be waited for at once; the oldest gives way. Each holds
+the batches of one block at most: one that lists more is dropped as soon as that is seen.
+"""
 
 
 @dataclass(slots=True)
@@ -32,6 +34,11 @@ class Candidate:
     def missing(self) -> list[bytes]:
         """Batch ids that have not come yet."""
         return [batch_id for batch_id in self.batch_ids if batch_id not in self.batches]
+
+    def exceeds(self, limits: Limits) -> bool:
+        """Whether no block may list so much, whatever is still missing."""
+        size_bytes = sum(len(batch.raw) for batch in self.batches.values())
+        return len(self.batch_ids) > limits.block_batches_max or size_bytes > limits.block_bytes_max
 
     def complete(self) -> tuple[CheckedBatch, ...] | None:
         """The batches in the block's order, or None while something is missing."""
@@ -91,14 +98,13 @@ class Candidates:
             candidate.ask_at = now + self._patience_ms
 
     def offer(self, batch: CheckedBatch) -> list[Candidate]:
-        """A batch arrived: the candidates that it completes."""
-        completed = []
+        """A batch arrived: the candidates that lack it, which now hold it."""
+        lacking = []
         for candidate in self._by_hash.values():
             if batch.id in candidate.batch_ids and batch.id not in candidate.batches:
                 candidate.batches[batch.id] = batch
-                if candidate.complete() is not None:
-                    completed.append(candidate)
-        return completed
+                lacking.append(candidate)
+        return lacking
 
     @property
     def deadline(self) -> int | None:

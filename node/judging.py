@@ -8,6 +8,8 @@ exactly the roots in its header.
 
 from collections.abc import Sequence
 
+from consensus.certificates import CertificateError, SignatureCache, check_certificate
+from consensus.messages import Phase
 from ledger.execution import (
     BlockError,
     ExecutedBlock,
@@ -16,15 +18,18 @@ from ledger.execution import (
     payload_batches,
     select_batches,
 )
+from ledger.state import StateError
 from ledger.transactions import BatchError, CheckedBatch, check_batch
 from node.chain import Chain
-from node.events import SendRequest
+from node.events import SendRequest, SyncedBlock
 from node.fetching import Candidate, Candidates
 from node.mempool import Mempool
 from node.outbox import Outbox
-from primitives.block import Block
+from primitives.block import Block, BlockHeader
 from primitives.merkle import sized_root
 
+REFUSED_MAX = 32
+"""Hashes of invalid blocks of one height that are remembered, so that none is executed twice."""
 EXECUTED_MAX = 8
 """Executed blocks of one height kept in memory, some megabytes each: there may be one every view,
 and a height may last for as long as a quorum is missing.
@@ -44,6 +49,7 @@ class Judging:
         self._outbox = outbox
         self._executed: dict[bytes, ExecutedBlock] = {}
         self._refused: dict[bytes, None] = {}
+        self._censored_view: int | None = None
 
     @property
     def deadline(self) -> int | None:
@@ -59,6 +65,7 @@ class Judging:
         self._candidates.clear()
         self._executed.clear()
         self._refused.clear()
+        self._censored_view = None
 
     def forget_but(self, needed: Sequence[bytes]) -> None:
         """Where there are many executed blocks, keep these; others would be executed again."""
@@ -69,10 +76,14 @@ class Judging:
     def build(self, view: int) -> Block | None:
         """A block of pending batches on our head, or None if there is nothing to propose."""
         chain = self._chain
-        chosen = select_batches(
-            self._mempool.batches(), chain.next_height, chain.reader, chain.replay, chain.genesis
-        )
         time_ms = max(self._outbox.wall, chain.head.time_ms + 1)
+        chosen = select_batches(
+            self._mempool.proposable(chain.next_height, time_ms, chain.replay),
+            chain.next_height,
+            chain.reader,
+            chain.replay,
+            chain.genesis,
+        )
         try:
             executed = execute_block(
                 chain.head,
@@ -103,14 +114,15 @@ class Judging:
             return []
         candidate = self._candidates.want(block_hash, fresh, holders, self._outbox.now)
         block = block or self._chain.reader.proposal(block_hash)
-        checked = [] if block is None else self._set_block(candidate, block)
+        sender = next(iter(holders), self._id)
+        checked = [] if block is None else self._set_block(candidate, block, sender)
         self.ask()
         return checked
 
-    def arrived(self, block: Block) -> list[Block]:
+    def arrived(self, peer: str, block: Block) -> list[Block]:
         """A block that was asked for by hash came; returns it if it is checked now."""
         candidate = self._candidates.get(block.hash)
-        return [] if candidate is None else self._set_block(candidate, block)
+        return [] if candidate is None else self._set_block(candidate, block, peer)
 
     def offer(self, batch: CheckedBatch) -> list[Block]:
         """A batch came; returns the blocks that it completed and that are checked now."""
@@ -137,20 +149,60 @@ class Judging:
                 block, chain.head, batches, chain.reader, chain.replay, chain.genesis
             )
         except BlockError as error:
-            self._refused[block.hash] = None
-            proposer = block.header.proposer
-            self._outbox.report("block_invalid", proposer=proposer, reason=str(error))
+            self._refuse(block, str(error))
             return None
         self._executed[block.hash] = executed
         return executed
 
-    def _set_block(self, candidate: Candidate, block: Block) -> list[Block]:
+    def check_synced(
+        self, synced: SyncedBlock, signatures: SignatureCache | None
+    ) -> ExecutedBlock | None:
+        """Check the next block that a peer sent as any other; None if the peer is at fault.
+
+        Raises RuntimeError if we are.
+        """
+        chain = self._chain
+        block, certificate = synced.decision.block, synced.decision.certificate
+        if block.header.height != chain.next_height:
+            return None
+        if (certificate.height, certificate.block_hash) != (block.header.height, block.hash):
+            return None
+        chain_id = chain.genesis.chain_id
+        try:
+            check_certificate(certificate, Phase.COMMIT, chain_id, chain.committee, signatures)
+        except CertificateError:
+            return None
+        if listed_batches(block) != tuple(batch.id for batch in synced.batches):
+            return None
+        executed = self.execute(block, synced.batches)
+        if executed is None:
+            raise StateError(
+                f"A quorum has decided block {block.header.height}, and it is not valid on what is "
+                "stored here."
+            )
+        return executed
+
+    def take_censored_view(self) -> int | None:
+        """The view whose proposal passed over a batch that was due, if that was found out since
+        the last call.
+        """
+        view, self._censored_view = self._censored_view, None
+        return view
+
+    def _refuse(self, block: Block, why: str) -> None:
+        """Whose the block is has been proven by the signature of its proposal."""
+        if len(self._refused) >= REFUSED_MAX:
+            del self._refused[next(iter(self._refused))]
+        self._refused[block.hash] = None
+        self._outbox.blame(block.header.proposer, "block_invalid", why)
+
+    def _set_block(self, candidate: Candidate, block: Block, sender: str) -> list[Block]:
         """Take the body of a candidate. A false payload under the right header must not stick: the
         true one may come from somebody else.
         """
         batch_ids = listed_batches(block)
         if batch_ids is None:
-            self._outbox.counters["payload_false"] += 1
+            self._outbox.blame(sender, "payload_false")
             return []
         self._candidates.set_block(candidate, block, batch_ids, self._outbox.now)
         promised = self._chain.reader.proposal(block.hash) is not None
@@ -175,17 +227,38 @@ class Judging:
             return None
 
     def _check(self, candidate: Candidate) -> list[Block]:
-        batches = candidate.complete()
-        if batches is None or candidate.block is None:
+        block, batches = candidate.block, candidate.complete()
+        if block is not None and candidate.exceeds(self._chain.genesis.limits):
+            self._candidates.drop(candidate.block_hash)
+            self._refuse(block, "It lists more batches, or more bytes of them, than a block may.")
+            return []
+        if block is None or batches is None:
             return []
         self._candidates.drop(candidate.block_hash)
-        header = candidate.block.header
-        skew_ms = header.time_ms - self._outbox.wall
-        if candidate.fresh and abs(skew_ms) > self._chain.genesis.clock_drift_ms_max:
-            self._outbox.report("clock_differs", proposer=header.proposer, skew_ms=skew_ms)
+        if candidate.fresh and not self._may_be_proposed(block.header, batches):
             return []
-        executed = self.execute(candidate.block, batches)
-        return [] if executed is None else [candidate.block]
+        executed = self.execute(block, batches)
+        return [] if executed is None else [block]
+
+    def _may_be_proposed(self, header: BlockHeader, batches: Sequence[CheckedBatch]) -> bool:
+        """Whether a block that no quorum has prepared is dated right by our clock, and passes over
+        no batch that `censorship_heights` blocks before it have passed over (docs/ARCHITECTURE.md
+        section 5). If it does, its view is to be left; but only once for each that may propose, as
+        nobody could go on for a batch that no primary can propose, whatever the reason.
+        """
+        chain, proposer = self._chain, header.proposer
+        skew_ms = header.time_ms - self._outbox.wall
+        if abs(skew_ms) > chain.genesis.clock_drift_ms_max:
+            self._outbox.blame(proposer, "clock_differs", f"by {skew_ms} ms")
+            return False
+        if header.view >= len(chain.committee.roster):
+            return True
+        for held in self._mempool.passed_over(batches, header.height, header.time_ms, chain.replay):
+            if held.passed_over > chain.genesis.censorship_heights:
+                self._outbox.blame(proposer, "batch_left_out", f"one of {held.batch.author}")
+                self._censored_view = header.view
+                return False
+        return True
 
 
 def listed_batches(block: Block) -> tuple[bytes, ...] | None:

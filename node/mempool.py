@@ -1,26 +1,37 @@
 """What waits to be ordered: the members' undecided batches, and our own clients' transactions not
 yet in a batch.
 
-Everything is bounded: bytes per author (so that no member can fill the others' memory), our own
-undecided batches (what exceeds the bound waits unsealed), and the transactions that wait. Batches
-keep the order of their arrival; that order is what a primary proposes in.
+Everything is bounded: the bytes of all members together and of each, our own undecided batches
+(what exceeds the bound waits unsealed), and the transactions that wait. Half of the total is
+divided among the members: that share nobody can take from a member, however many others fill
+theirs. The other half serves whoever has more, up to `author_bytes_max`. One batch is always taken
+from a member that has none, or the largest batch would not fit the share in a large consortium.
+
+A batch lives while a block of the next height, dated now, could run some of it: only what lives is
+work that is worth a change of view, and only that is proposed. It is held for longer, until it is
+dead: as long as a primary whose clock is late by what is tolerated may propose it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ledger.replay import ReplayWindow
 from ledger.transactions import CheckedBatch, CheckedTransaction, Limits
+from node.fairness import Listed, take_turns
+from primitives.institution import Institution
 
 
 @dataclass(frozen=True, slots=True)
 class MempoolLimits:
     """What one member may make this node hold."""
 
-    author_bytes_max: int = 16 * 1024 * 1024
+    total_bytes_max: int = 64 * 1024 * 1024
+    """Undecided batches of all members; one of each that has no other may come on top."""
+    author_bytes_max: int = 8 * 1024 * 1024
     author_batches_max: int = 1_000
-    own_bytes_max: int = 8 * 1024 * 1024
-    """Undecided batches of ours; half of what the others hold of us, so that they refuse none."""
+    own_bytes_max: int = 4 * 1024 * 1024
+    """Undecided batches of ours; half of what the others may hold of us, so that a correct member
+    never exceeds it."""
     own_batches_max: int = 500
     waiting_transactions_max: int = 20_000
     waiting_bytes_max: int = 16 * 1024 * 1024
@@ -28,12 +39,15 @@ class MempoolLimits:
 
 @dataclass(slots=True)
 class Held:
-    """A pending batch, when it came, and how many blocks went by with batches that came later."""
+    """A pending batch, and when it came."""
 
     batch: CheckedBatch
     arrived_ms: int
+    height: int = 0
+    """The height that was being agreed on when it came."""
     own: bool = False
-    overtaken: int = 0
+    passed_over: int = 0
+    """How many blocks left it out although it had its turn and there was room."""
     dead: int = 0
     """How many of its transactions, from the first, can never run any more."""
 
@@ -55,6 +69,8 @@ class Mempool:
         self._batch_limits = batch_limits
         self._held: dict[bytes, Held] = {}
         self._accounts: dict[str, _Account] = {}
+        self._members: Mapping[str, Institution] = {}
+        self._served: dict[str, int] = {}
         self._waiting: dict[bytes, CheckedTransaction] = {}
         self._waiting_bytes = 0
         self._own_ids: set[bytes] = set()
@@ -136,23 +152,56 @@ class Mempool:
     def __contains__(self, batch_id: bytes) -> bool:
         return batch_id in self._held
 
-    def add(self, batch: CheckedBatch, now: int, *, own: bool = False) -> str | None:
+    def meet(self, members: Mapping[str, Institution]) -> None:
+        """Who the members are now: the batches of others, and of keys that were changed, are
+        forgotten, since no block may list them.
+        """
+        self._members = members
+        self._served = {id: height for id, height in self._served.items() if id in members}
+        self.remove(
+            [
+                held.batch.id
+                for held in self._held.values()
+                if held.batch.author not in members
+                or members[held.batch.author].key != held.batch.signer_key
+            ]
+        )
+
+    def add(
+        self, batch: CheckedBatch, now: int, *, own: bool = False, height: int = 0
+    ) -> str | None:
         """Hold a batch. Returns None, or the reason why it is not held."""
         if batch.id in self._held:
             return "known"
-        account = self._accounts.setdefault(batch.author, _Account())
+        account = self._accounts.get(batch.author, _Account())
         if account.sequences.get(batch.sequence, batch.id) != batch.id:
             return "sequence_used_twice"
-        full = account.size_bytes + len(batch.raw) > self._limits.author_bytes_max
-        if not own and (full or account.batches >= self._limits.author_batches_max):
-            return "author_quota"
+        refusal = None if own else self._quota(account, len(batch.raw))
+        if refusal is not None:
+            return refusal
+        self._accounts[batch.author] = account
         account.batches += 1
         account.size_bytes += len(batch.raw)
         account.sequences[batch.sequence] = batch.id
-        self._held[batch.id] = Held(batch, now, own)
+        self._held[batch.id] = Held(batch, now, height, own)
         if own:
             self._own_ids.update(transaction.id for transaction in batch.transactions)
         return None
+
+    def _quota(self, account: _Account, size_bytes: int) -> str | None:
+        """Which bound one more batch of a member would exceed."""
+        limits = self._limits
+        if account.batches == 0:
+            return None
+        wanted = account.size_bytes + size_bytes
+        if wanted > limits.author_bytes_max or account.batches >= limits.author_batches_max:
+            return "quota"
+        share = limits.total_bytes_max // 2 // max(len(self._members), 1)
+        if wanted <= share:
+            return None
+        above = sum(max(other.size_bytes - share, 0) for other in self._accounts.values())
+        above += wanted - max(account.size_bytes, share)
+        return "full" if above > limits.total_bytes_max // 2 else None
 
     def get(self, batch_id: bytes) -> CheckedBatch | None:
         """A pending batch by id."""
@@ -164,8 +213,32 @@ class Mempool:
         return self._held.values()
 
     def batches(self) -> list[CheckedBatch]:
-        """Pending batches in order of arrival."""
-        return [held.batch for held in self._held.values()]
+        """Pending batches in the order in which members have their turns."""
+        return [held.batch for held in take_turns(self._queues())]
+
+    def proposable(self, height: int, time_ms: int, replay: ReplayWindow) -> list[CheckedBatch]:
+        """Those that live at this height and time, in the order in which a primary takes them."""
+        queues = (
+            [held.batch for held in queue if _lives(held.batch, height, time_ms, replay)]
+            for queue in self._queues()
+        )
+        return take_turns(queues)
+
+    def _queues(self) -> list[list[Held]]:
+        """Each member's pending batches, lowest sequence first; who was served last comes last."""
+        authors = sorted(self._accounts, key=lambda author: (self._served.get(author, 0), author))
+        return [self._queue(author) for author in authors]
+
+    def _queue(self, author: str) -> list[Held]:
+        sequences = self._accounts[author].sequences
+        return [self._held[sequences[sequence]] for sequence in sorted(sequences)]
+
+    def oldest(self, height: int, time_ms: int, replay: ReplayWindow) -> Held | None:
+        """The batch that has waited for the longest of those that live; None: there is no work."""
+        for held in self._held.values():
+            if _lives(held.batch, height, time_ms, replay):
+                return held
+        return None
 
     def by_author(self, author: str) -> list[Held]:
         """This member's pending batches, oldest first."""
@@ -201,23 +274,47 @@ class Mempool:
         self.remove(dead)
         return len(dead)
 
-    def overtaken_by(self, listed: Iterable[bytes]) -> list[Held]:
-        """Count, for every batch left out of a block, that a later one was taken in; those to which
-        that happened for the first time.
+    def served(self, batches: Iterable[CheckedBatch], height: int) -> None:
+        """A block lists these: their members have had a turn."""
+        for batch in batches:
+            if batch.author in self._members:
+                self._served[batch.author] = height
+
+    def count_passed_over(
+        self,
+        batches: Sequence[CheckedBatch],
+        height: int,
+        time_ms: int,
+        replay: ReplayWindow,
+        censorship_heights: int,
+    ) -> list[Held]:
+        """Count against the block of this height and time, of these batches, what it passed over;
+        those, before what it lists is removed. A count above `censorship_heights` starts anew: one
+        height was the time to act on it.
         """
-        places = {batch_id: place for place, batch_id in enumerate(self._held)}
-        taken = [places[batch_id] for batch_id in listed if batch_id in places]
-        listed_places = dict.fromkeys(taken)
-        latest = max(taken, default=-1)
-        first: list[Held] = []
-        for place, held in enumerate(self._held.values()):
-            if place >= latest:
-                break
-            if place not in listed_places:
-                held.overtaken += 1
-                if held.overtaken == 1:
-                    first.append(held)
-        return first
+        found = self.passed_over(batches, height, time_ms, replay)
+        for held in found:
+            late = held.passed_over > censorship_heights
+            held.passed_over = 0 if late else held.passed_over + 1
+        return found
+
+    def passed_over(
+        self, batches: Sequence[CheckedBatch], height: int, time_ms: int, replay: ReplayWindow
+    ) -> list[Held]:
+        """Of each member the first batch that lives and that a block of these leaves out, if the
+        block had room for it, and if it was here before anyone could propose at this height.
+        """
+        listed = Listed(batches, self._batch_limits)
+        ids = dict.fromkeys(batch.id for batch in batches)
+        found: list[Held] = []
+        for queue in self._queues():
+            for older, held in enumerate(queue):
+                left_out = held.batch.id not in ids
+                if left_out and _lives(held.batch, height, time_ms, replay):
+                    if held.height < height and listed.leaves_room(held.batch, older):
+                        found.append(held)
+                    break
+        return found
 
 
 def refusal(
@@ -225,16 +322,21 @@ def refusal(
 ) -> str | None:
     """Why a batch is not worth holding at `height` and `time_ms`, or None.
 
-    "dead": it can have no effect any more. "ahead": a block could not list it yet, or not run all
-    of it, since it is valid beyond the replay window; no honest author makes such a batch, and it
-    would count as work that nobody can propose.
+    "dead": it can have no effect in a block of that time. "ahead": a block could not list it yet,
+    or not run all of it, since it is valid beyond the replay window; no honest author makes such a
+    batch, and it would count as work that nobody can propose.
     """
-    if _count_dead(batch, 0, height, time_ms, replay) == len(batch.transactions):
+    if not _lives(batch, height, time_ms, replay):
         return "dead"
     latest = max(transaction.body.valid_until_height for transaction in batch.transactions)
     if max(latest, batch.valid_until_height) > height + window_blocks:
         return "ahead"
     return None
+
+
+def _lives(batch: CheckedBatch, height: int, time_ms: int, replay: ReplayWindow) -> bool:
+    """Whether a block of this height and time can run some of it."""
+    return _count_dead(batch, 0, height, time_ms, replay) < len(batch.transactions)
 
 
 def _count_dead(

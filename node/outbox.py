@@ -66,7 +66,8 @@ class Outbox:
             self.send(peer, message)
 
     def blame(self, peer: str, reason: Reason, detail: str = "") -> None:
-        """Note what a member did wrong or too much, unless it is this one."""
+        """Note what a member did wrong or too much, unless it is this one, and count it."""
+        self.counters[reason] += 1
         if peer != self._id:
             self.conduct.note(peer, reason, detail)
 

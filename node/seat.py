@@ -30,8 +30,8 @@ from node.wire import Consensus
 from primitives.block import Block
 from primitives.keys import PrivateKey
 
-OVERTAKEN_CARRIED_MAX = 4
-"""Batches carried to a primary after one block because later ones overtook them."""
+PASSED_OVER_CARRIED_MAX = 4
+"""Batches carried to a primary after one block because that passed them over."""
 
 IDLE_MS = 5_000
 """A voter with nothing to order for so long stops changing views: what there was has died."""
@@ -88,6 +88,8 @@ class Seat:
         """Blocks that the replica wanted are checked."""
         for block in blocks:
             self.drive(consensus_events.Fetched(block))
+        if self._sees_censor:
+            self.drive(consensus_events.Suspect())
 
     def greet(self, peer: str) -> None:
         """A member connected: say again what it may have missed."""
@@ -96,7 +98,7 @@ class Seat:
 
     def pend(self) -> None:
         """Tell the replica that there is work, whenever there may be new work."""
-        if len(self._mempool) == 0 and not self._heartbeat_is_due:
+        if self._oldest is None and not self._heartbeat_is_due:
             return
         self._busy_at = self._outbox.now
         if self.replica is not None and self._chain.writing is None:
@@ -107,8 +109,9 @@ class Seat:
         replica = self.replica
         if replica is None:
             return
-        if self._is_due and self._has_rested:
+        if self._is_due and (self._has_rested or self._waits_in_vain):
             self.drive(consensus_events.Idle())
+            self.pend()
         if self._is_due:
             self.drive(consensus_events.Expired())
         if self._heartbeat_is_due:
@@ -123,9 +126,34 @@ class Seat:
     @property
     def _has_rested(self) -> bool:
         """Whether nothing has waited for so long that none of the others has anything either."""
-        if len(self._mempool) > 0 or self._heartbeat_is_due:
+        if self._oldest is not None or self._heartbeat_is_due:
             return False
         return self._outbox.now >= self._busy_at + IDLE_MS
+
+    @property
+    def _waits_in_vain(self) -> bool:
+        """Whether the view's time is over, but nothing that could be ordered was here for all of
+        it. Batches of short validity die on the way, which is no fault of the primary; and whoever
+        makes such batches for just this could take their turns from all of them.
+        """
+        replica, oldest = self.replica, self._oldest
+        since = None if replica is None else replica.view_over_since(self._outbox.now)
+        if since is None or self._heartbeat_is_due:
+            return False
+        return oldest is None or oldest.arrived_ms > since
+
+    @property
+    def _oldest(self) -> Held | None:
+        """The batch that has waited for the longest, of those that could be ordered now."""
+        chain = self._chain
+        time_ms = max(self._outbox.wall, chain.head.time_ms + 1)
+        return self._mempool.oldest(chain.next_height, time_ms, chain.replay)
+
+    @property
+    def _sees_censor(self) -> bool:
+        """Whether the proposal of the current view has passed over a batch that was due."""
+        view = self._judging.take_censored_view()
+        return self.replica is not None and view == self.replica.view
 
     def hear_head(self, peer: str, height: int) -> None:
         """A peer tells us its head itself, which matters while we abstain. Gossip does not count:
@@ -155,21 +183,15 @@ class Seat:
         else:
             self._take()
 
-    def suspect_censor(self, overtaken: Sequence[Held]) -> None:
-        """A batch that later ones overtook goes to the primary first; left out for long, its
-        primary is left.
+    def carry_passed_over(self, passed_over: Sequence[Held]) -> None:
+        """What a block passed over goes to the next primary, lest it lack it; what is passed over
+        for long is a reason to leave the view of whoever does so again.
         """
         if self.replica is None or self._chain.writing is not None:
             return
         primary = self._chain.committee.primary(self._chain.next_height, self.replica.view)
-        for held in overtaken[:OVERTAKEN_CARRIED_MAX]:
+        for held in passed_over[:PASSED_OVER_CARRIED_MAX]:
             self._spreading.carry_to(primary, held.batch)
-        for held in self._mempool.held():
-            if held.overtaken > self._chain.genesis.censorship_heights:
-                held.overtaken = 0
-                self._outbox.report("batch_left_out", author=held.batch.author)
-                self.drive(consensus_events.Suspect())
-                return
 
     @property
     def _may_sit(self) -> bool:
@@ -217,6 +239,8 @@ class Seat:
                 case consensus_events.Fetch(block_hash, block, fresh, holders):
                     for checked in self._judging.want(block_hash, block, fresh, holders):
                         answers.append(consensus_events.Fetched(checked))
+                    if self._sees_censor:
+                        answers.append(consensus_events.Suspect())
                 case consensus_events.Serve(to):
                     self._spreading.tell_laggard(to)
                 case consensus_events.Decide(decision):
@@ -244,7 +268,7 @@ class Seat:
         self._outbox.add(WritePromise(self._chain.next_height, promise))
         if isinstance(promise.signed.message, ViewChange):
             self._outbox.counters["view_changes"] += 1
-            oldest = next(iter(self._mempool.held()), None)
+            oldest = self._oldest
             if oldest is not None:
                 self._spreading.carry(oldest.batch)
 

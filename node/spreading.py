@@ -70,7 +70,8 @@ class Spreading:
     def restore(self, batches: Iterable[CheckedBatch]) -> None:
         """Take back the batches that the store kept."""
         for batch in batches:
-            self._mempool.add(batch, self._outbox.now, own=batch.author == self._id)
+            own, height = batch.author == self._id, self._chain.next_height
+            self._mempool.add(batch, self._outbox.now, own=own, height=height)
             self.note(batch)
 
     def note(self, batch: CheckedBatch) -> None:
@@ -176,7 +177,8 @@ class Spreading:
             self._chain.head.height + self._chain.genesis.limits.replay_window_blocks,
             transactions,
         )
-        self._mempool.add(batch, self._outbox.now, own=True)
+        height = self._chain.next_height
+        self._mempool.add(batch, self._outbox.now, own=True, height=height)
         self._outbox.add(WriteBatch(batch))
         self.carry(batch)
 

@@ -3,13 +3,26 @@
 Blocks certify themselves, so any member may serve them. A voter usually decides by itself an
 instant after the others, so a small lag is given `patience_ms` before it is treated as one; a node
 without a vote asks at once.
+
+Liars cannot keep us from catching up. One request is under way at a time and ends within the
+shell's time-out T. Asked is, of the peers that claim to be ahead, one that never failed before one
+that did, and among equals one that gives its blocks quickly. So while one honest peer that never
+failed is ahead of us, each of k liars wastes at most one request before that peer is asked, k * T
+in all, whether it stalls, claims what it has not, sends false blocks or sends true ones drop by
+drop; afterwards a liar is asked again only if it has kept its rank by giving true blocks as quickly
+as the honest one. Where everybody has failed before, whoever failed first is asked first, so that
+the same holds from the end of the honest peer's penalty.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from node.events import SyncedBlock
+from node.penalties import Penalties
 from node.wire import WANTED_BLOCKS_MAX, BlocksWanted
+
+PACE_STEP_MS = 100
+"""Peers whose milliseconds per block differ by less are equally quick: they share the work."""
 
 
 class Sync:
@@ -17,16 +30,19 @@ class Sync:
     applied.
     """
 
-    def __init__(self, patience_ms: int, penalty_ms: int) -> None:
+    def __init__(self, patience_ms: int, penalties: Penalties) -> None:
         self._patience_ms = patience_ms
-        self._penalty_ms = penalty_ms
+        self._penalties = penalties
         self._heads: dict[str, int] = {}
-        self._penalised: dict[str, int] = {}
+        self._doubted: dict[str, None] = {}
+        self._paces: dict[str, int] = {}
         self._behind_since: int | None = None
-        self._gave = False
+        self._asked_at = 0
+        self._gave = 0
         self.asked: str | None = None
         self.ready: deque[SyncedBlock] = deque()
         self.source: str = ""
+        """Who gave what is ready, or what was taken last."""
 
     def heard(self, peer: str, height: int) -> None:
         """A peer says that it has applied this height."""
@@ -36,13 +52,22 @@ class Sync:
         """A peer went away; what it owes us stays in mind."""
         self._heads.pop(peer, None)
 
+    def keep(self, peers: Container[str]) -> None:
+        """Forget all about others: they are no members any more."""
+        self._penalties.keep(peers)
+        self._doubted = {peer: None for peer in self._doubted if peer in peers}
+        self._paces = {peer: pace for peer, pace in self._paces.items() if peer in peers}
+
     def heads(self) -> dict[str, int]:
         """The newest height heard of every connected peer."""
         return dict(self._heads)
 
     def target(self) -> int:
-        """The highest height that any peer speaks of."""
-        return max(self._heads.values(), default=0)
+        """The highest height that any peer speaks of, but for those whose last word was not kept:
+        they do not count until they give a block.
+        """
+        claims = (head for peer, head in self._heads.items() if peer not in self._doubted)
+        return max(claims, default=0)
 
     def advanced(self) -> None:
         """Our head moved: patience starts again."""
@@ -61,23 +86,37 @@ class Sync:
         if peer in self._heads:
             self._heads[peer] = head_height
         self.source = peer
-        self._gave = len(blocks) > 0
-        self.ready.extend(blocks)
+        self.ready = deque(blocks[:WANTED_BLOCKS_MAX])
+        self._gave = len(self.ready)
 
-    def ended(self, peer: str, answered: bool, now: int) -> None:
-        """The request is over; a peer that gave nothing is left alone for a while, even if it
-        answered: it had said that it has more than we.
+    def ended(self, peer: str, now: int, *, answered: bool, invalid: bool = False) -> bool:
+        """The request is over; whether the peer answered that it has nothing, which is a lie: it
+        had said that it has more than we.
         """
-        gave, self._gave = self._gave, False
-        if self.asked == peer:
-            self.asked = None
-        if not (answered and gave):
-            self.penalise(peer, now)
+        gave, self._gave = self._gave, 0
+        if self.asked != peer:
+            return False
+        self.asked = None
+        if answered and gave:
+            self._paces[peer] = (now - self._asked_at) // (gave * PACE_STEP_MS)
+            return False
+        if answered or invalid:
+            self.lied(peer, now)
+        else:
+            self._doubted[peer] = None
+            self._penalties.failed(peer, now)
+        return answered
 
-    def penalise(self, peer: str, now: int) -> None:
-        """A peer did not answer, or sent nothing or invalid blocks: it is not asked for a while."""
-        self._penalised[peer] = now + self._penalty_ms
+    def lied(self, peer: str, now: int) -> None:
+        """A peer sent nothing or false blocks: it is not asked for a while."""
+        self._doubted[peer] = None
+        self._penalties.lied(peer, now)
         self.ready.clear()
+
+    def proved(self) -> None:
+        """The block that was taken last is true."""
+        self._doubted.pop(self.source, None)
+        self._penalties.proved(self.source)
 
     def deadline(self, height: int, votes: bool) -> int | None:
         """When `due` may have a request to make."""
@@ -87,20 +126,23 @@ class Sync:
 
     def due(self, height: int, votes: bool, now: int) -> tuple[str, BlocksWanted] | None:
         """The request to make now, if we are behind and nothing is under way."""
-        if self._behind_since is None and self.target() > height:
+        if self._behind_since is None and max(self._heads.values(), default=0) > height:
             self._behind_since = now
         if self.asked is not None or self.ready:
             return None
         willing = [peer for peer, at in self._ahead(height, votes) if at <= now]
         if not willing:
             return None
-        # Whoever failed last is asked last, or two silent peers could take turns for ever.
-        longest_ago = min(self._penalised.get(peer, 0) for peer in willing)
-        trusted = [peer for peer in willing if self._penalised.get(peer, 0) == longest_ago]
-        peer = trusted[height % len(trusted)]
-        self.asked = peer
+        best = min(self._rank(peer) for peer in willing)
+        equals = [peer for peer in willing if self._rank(peer) == best]
+        peer = equals[height % len(equals)]
+        self.asked, self._asked_at = peer, now
         count = min(WANTED_BLOCKS_MAX, self._heads[peer] - height)
         return peer, BlocksWanted(height + 1, count)
+
+    def _rank(self, peer: str) -> tuple[int, int]:
+        """Whoever failed last is asked last, or two silent peers could take turns for ever."""
+        return self._penalties.until(peer), self._paces.get(peer, 0)
 
     def _ahead(self, height: int, votes: bool) -> list[tuple[str, int]]:
         """The peers that say to be ahead of us, and when each may be asked."""
@@ -111,5 +153,5 @@ class Sync:
                 patient = 0
                 if slight and self._behind_since is not None:
                     patient = self._behind_since + self._patience_ms
-                asked_at.append((peer, max(patient, self._penalised.get(peer, 0))))
+                asked_at.append((peer, max(patient, self._penalties.until(peer))))
         return asked_at

@@ -268,30 +268,6 @@ def test_a_censored_batch_reaches_the_primary_or_ends_its_view() -> None:
     assert executed_on(net, "recorder-2", taken)
 
 
-def test_a_batch_that_is_left_out_for_long_is_a_reason_to_leave_the_view() -> None:
-    genesis = make_genesis(4, censorship_heights=2)
-    net = Net(genesis)
-    left_out = make_batch(genesis, "recorder-4", 1)
-    for bench in net.benches.values():
-        bench.step(BatchArrived("recorder-3", left_out))
-        held = next(iter(bench.core.mempool.held()))
-        held.overtaken = 3
-    # It is in the next block all the same; then nothing is suspected.
-    net.run(1_000)
-    bench = net["recorder-1"]
-    assert bench.core.head.height == 1
-    assert "batch_left_out" not in bench.core.counters
-
-    # Held by one node alone, and taken by no primary.
-    alone = make_batch(genesis, "recorder-4", 2)
-    net.lose = lambda parcel: is_batch(parcel) and parcel.sender == "recorder-1"
-    net.step("recorder-1", BatchArrived("recorder-3", alone))
-    net.submit("recorder-2", 50)
-    next(iter(bench.core.mempool.held())).overtaken = 3
-    net.run(200)
-    assert bench.core.counters["batch_left_out"] == 1
-
-
 # ---- crashes -------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from node.events import (
     MessageArrived,
     PeerConnected,
     PeerDisconnected,
+    Report,
     RequestEnded,
     SyncedBlock,
 )
@@ -70,6 +71,12 @@ def propose(genesis: Genesis, *numbers: int, skew_ms: int = 0) -> tuple[Signed, 
     )
     assert isinstance(signed.message, PrePrepare)
     return signed, signed.message.block, primary
+
+
+def faults(bench: Bench) -> list[dict[str, str | int]]:
+    """What the last effects tell the operator of the members."""
+    reports = [effect for effect in bench.effects if isinstance(effect, Report)]
+    return [dict(report.facts) for report in reports if report.event == "peer_at_fault"]
 
 
 def test_a_late_batch_that_a_block_has_listed_is_no_work() -> None:
@@ -148,7 +155,9 @@ def test_a_fresh_proposal_must_agree_with_our_clock_on_both_sides(
     bench.step(MessageArrived("recorder-2", Consensus(signed)))
 
     assert (bench.core.undecided_block(block.hash) is not None) == votes
-    assert bench.reported() == ([] if votes else ["clock_differs"])
+    by = f"by {skew_ms} ms"
+    told = [{"peer": "recorder-2", "reason": "clock_differs", "count": 1, "detail": by}]
+    assert faults(bench) == ([] if votes else told)
     # Once a quorum vouches for it, our clock does not matter any more.
     for name in ("recorder-2", "recorder-3", "recorder-4"):
         vote = sign(genesis.chain_id, name, key_of(name), Prepare(1, 0, block.hash))
@@ -171,7 +180,9 @@ def test_an_invalid_proposal_is_found_out_once() -> None:
     bench.step(BatchArrived("recorder-4", make_batch(genesis, "recorder-4", 1)))
 
     bench.step(MessageArrived("recorder-2", Consensus(signed)))
-    assert bench.reported() == ["block_invalid"]
+    (fault,) = faults(bench)
+    assert (fault["peer"], fault["reason"]) == ("recorder-2", "block_invalid")
+    assert "state_root" in str(fault["detail"])
     bench.expire(bench.now + 1_500)
 
     assert bench.core.counters["block_invalid"] == 1
@@ -241,7 +252,7 @@ def test_a_synced_block_that_is_not_what_was_decided_is_refused() -> None:
     for count, block in enumerate(bad, start=1):
         bench.step(BlocksArrived("recorder-1", (block,), 3))
         bench.step(RequestEnded("recorder-1", BlocksWanted(1, 1), True))
-        assert bench.core.counters["sync_refused"] == count
+        assert bench.core.conduct.counts() == {"recorder-1": {"sync_block_false": count}}
         assert bench.core.head.height == 0
 
     bench.step(BlocksArrived("recorder-1", good[:2], 3))
@@ -249,7 +260,7 @@ def test_a_synced_block_that_is_not_what_was_decided_is_refused() -> None:
     # An answer that was overtaken is nobody's fault.
     bench.step(BlocksArrived("recorder-1", good, 3))
     assert bench.core.head.height == 3
-    assert bench.core.counters["sync_refused"] == len(bad)
+    assert bench.core.counters["sync_block_false"] == len(bad)
 
 
 def test_a_decided_block_that_is_invalid_here_stops_the_node() -> None:
@@ -275,11 +286,11 @@ def test_announcements_are_asked_for_once_and_not_too_often() -> None:
     assert bench.asked() == [("observer-1", asked)]
     bench.step(GossipArrived("observer-1", BatchesAnnounced((ANY_HASH,))))
     assert bench.asked() == []
-    assert bench.core.counters["announcements_dropped"] == 1
-    # Another holder's announcement asks for nothing that is asked for already.
+    assert bench.core.conduct.counts() == {"observer-1": {"announced_too_often": 1}}
+    # Another holder's announcement asks for nothing that has just been asked for.
     bench.step(GossipArrived("recorder-2", BatchesAnnounced((one.id, ANY_HASH))))
     assert bench.asked() == [("recorder-2", BatchesWanted((ANY_HASH,)))]
-    bench.step(BatchArrived("recorder-3", one))
+    bench.step(BatchArrived("observer-1", one))
     bench.step(RequestEnded("observer-1", asked, True))
     bench.now += 1_000
     bench.step(GossipArrived("observer-1", BatchesAnnounced((one.id, two.id))))
@@ -295,7 +306,7 @@ def test_who_announces_useless_batches_is_not_asked_for_a_while() -> None:
     bench = start_voter(genesis)
     dead = make_batch(genesis, "observer-1", 1, until_height=0)
     bench.step(GossipArrived("observer-1", BatchesAnnounced((dead.id,))))
-    bench.step(BatchArrived("recorder-3", dead))
+    bench.step(BatchArrived("observer-1", dead))
     bench.step(RequestEnded("observer-1", BatchesWanted((dead.id,)), True))
     for seconds, asks in ((1, 0), (3, 0), (6, 1)):
         bench.now = 1_000 + seconds * 1_000

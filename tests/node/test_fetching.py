@@ -39,11 +39,12 @@ def test_batches_have_a_moment_to_arrive_and_only_what_is_missing_is_asked_for()
     candidates.set_block(candidate, BLOCK, IDS, 0)
     assert candidates.deadline == 100
     assert candidates.due(99, PEERS) == []
-    assert candidates.offer(ONE) == []
+    assert candidates.offer(ONE) == [candidate]
+    assert candidate.complete() is None
     assert candidates.due(100, PEERS) == [("a", BatchesWanted((TWO.id,)))]
     assert candidates.offer(TWO) == [candidate]
     assert candidate.complete() == (ONE, TWO)
-    assert candidates.offer(TWO) == []
+    assert candidates.offer(TWO) == [], "it is here already"
 
 
 def test_the_first_body_stays() -> None:

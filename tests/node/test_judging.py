@@ -79,7 +79,7 @@ def test_a_block_that_was_refused_is_not_wanted_again_at_this_height() -> None:
 
 def test_a_body_that_nobody_asked_for_is_nothing() -> None:
     bench = with_clock(Bench(GENESIS, "recorder-1"))
-    assert bench.core._judging.arrived(proposed()) == []
+    assert bench.core._judging.arrived("recorder-2", proposed()) == []
     assert bench.core._judging.offer(BATCH) == []
 
 
@@ -135,7 +135,7 @@ def test_a_block_that_is_not_here_is_asked_for() -> None:
     bench.effects = bench.core._outbox.effects
     assert bench.asked() == [("recorder-3", BlockWanted(block.hash))]
     bench.core.mempool.add(BATCH, 0)
-    assert bench.core._judging.arrived(block) == [block]
+    assert bench.core._judging.arrived("recorder-2", block) == [block]
 
 
 def test_a_payload_is_that_of_its_header_or_none() -> None:

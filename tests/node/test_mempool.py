@@ -1,7 +1,8 @@
-"""The mempool: quotas, accounting, what is dead, what was overtaken."""
+"""The mempool: quotas, accounting, what is dead. Whose turn it is has test_fairness.py."""
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from node.mempool import Mempool, MempoolLimits, refusal
 from tests.node.support import key_of, make_batch, make_genesis, make_transaction
 
 GENESIS = make_genesis(4)
+MEMBERS = {institution.id: institution for institution in GENESIS.institutions}
 AUTHORS = ("recorder-1", "recorder-2", "recorder-3")
 BATCHES = [
     make_batch(GENESIS, author, sequence, [make_transaction(GENESIS, author, number)])
@@ -40,7 +42,7 @@ def test_a_batch_is_held_once_in_order_of_arrival() -> None:
     mempool = make()
     one, two = make_batch(GENESIS, "recorder-2", 1), make_batch(GENESIS, "recorder-1", 1)
     assert [mempool.add(one, 5), mempool.add(two, 6), mempool.add(one, 7)] == [None, None, "known"]
-    assert mempool.batches() == [one, two]
+    assert [held.batch for held in mempool.held()] == [one, two]
     assert [held.arrived_ms for held in mempool.held()] == [5, 6]
     assert one.id in mempool
     assert mempool.get(one.id) == one
@@ -69,7 +71,7 @@ def test_a_quota_bounds_what_others_may_make_us_hold(own: bool) -> None:
     ):
         mempool = make(limits)
         assert mempool.add(one, 0, own=own) is None
-        assert mempool.add(two, 0, own=own) == (None if own else "author_quota")
+        assert mempool.add(two, 0, own=own) == (None if own else "quota")
         assert mempool.add(make_batch(GENESIS, "recorder-2", 1), 0) is None
         mempool.remove([one.id])
         assert mempool.add(two, 0, own=own) == ("known" if own else None)
@@ -86,17 +88,54 @@ def test_own_batches_are_sealed_up_to_a_bound() -> None:
         assert mempool.may_seal("recorder-1")
 
 
-def test_overtaken_batches_are_counted_and_the_first_time_is_told() -> None:
+def total_of(mempool: Mempool) -> int:
+    return sum(len(batch.raw) for batch in mempool.batches())
+
+
+def test_every_member_keeps_its_share_however_much_the_others_hold() -> None:
+    size = len(make_batch(GENESIS, "recorder-1", 1).raw)
+    # A share of two batches each, and as much in common.
+    limits = MempoolLimits(total_bytes_max=16 * size + 15, author_bytes_max=100 * size)
+    mempool = make(limits)
+    mempool.meet(MEMBERS)
+    greedy = [make_batch(GENESIS, "recorder-1", n) for n in range(1, 40)]
+    others = [make_batch(GENESIS, "recorder-2", n) for n in range(1, 40)]
+    assert [mempool.add(batch, 0) for batch in greedy[:10]] == [None] * 10
+    assert mempool.add(greedy[10], 0) == "full"
+    assert [mempool.add(batch, 0) for batch in others[:2]] == [None] * 2
+    assert mempool.add(others[2], 0) == "full"
+    for author in ("recorder-3", "recorder-4"):
+        assert mempool.add(make_batch(GENESIS, author, 1), 0) is None
+        assert mempool.add(make_batch(GENESIS, author, 2), 0) is None
+        assert mempool.add(make_batch(GENESIS, author, 3), 0) == "full"
+    assert total_of(mempool) <= limits.total_bytes_max
+    # What one gives back of what is common another may have.
+    mempool.remove([greedy[0].id])
+    assert mempool.add(others[2], 0) is None
+    assert mempool.add(greedy[0], 0) == "full"
+
+
+def test_one_batch_is_taken_from_whoever_has_none_though_it_is_larger_than_a_share() -> None:
+    mempool = make(MempoolLimits(total_bytes_max=1))
+    mempool.meet(MEMBERS)
+    for author in AUTHORS:
+        assert mempool.add(make_batch(GENESIS, author, 1), 0) is None
+        assert mempool.add(make_batch(GENESIS, author, 2), 0) == "full"
+
+
+def test_batches_of_those_who_are_no_members_any_more_or_changed_their_key_are_forgotten() -> None:
     mempool = make()
-    batches = [make_batch(GENESIS, "recorder-1", n) for n in range(1, 6)]
-    for batch in batches:
+    mempool.meet(MEMBERS)
+    kept, gone, rotated = (make_batch(GENESIS, author, 1) for author in AUTHORS)
+    for batch in (kept, gone, rotated):
         mempool.add(batch, 0)
-    listed = [batches[1].id, batches[3].id, b"unknown"]
-    assert [held.batch for held in mempool.overtaken_by(listed)] == [batches[0], batches[2]]
-    mempool.remove(listed)
-    assert mempool.overtaken_by([batches[2].id]) == []
-    assert [held.overtaken for held in mempool.held()] == [2, 1, 0]
-    assert mempool.overtaken_by([]) == []
+    mempool.served([kept, gone], 7)
+    changed = msgspec.structs.replace(MEMBERS["recorder-3"], key=key_of("new").public)
+    mempool.meet({"recorder-1": MEMBERS["recorder-1"], "recorder-3": changed})
+    assert mempool.batches() == [kept]
+    assert mempool._served == {"recorder-1": 7}
+    mempool.served([gone], 8)
+    assert mempool._served == {"recorder-1": 7}
 
 
 # ---- what is dead --------------------------------------------------------------------------------
@@ -255,14 +294,14 @@ def test_accounting_is_that_of_a_list(steps: list[tuple[str, int, bool]]) -> Non
         elif any(BATCHES[n].sequence == batch.sequence for n in of_author):
             expected = "sequence_used_twice"
         elif not own and len(of_author) >= 2:
-            expected = "author_quota"
+            expected = "quota"
         assert mempool.add(batch, 0, own=own) == expected
         if expected is None:
             model.append(index)
-    assert mempool.batches() == [BATCHES[n] for n in model]
+    assert [held.batch for held in mempool.held()] == [BATCHES[n] for n in model]
     assert len(mempool) == len(model)
     # When all is gone the quotas are whole again.
     mempool.remove([batch.id for batch in BATCHES])
     for author in AUTHORS:
-        for sequence, expected in ((1, None), (2, None), (3, "author_quota")):
+        for sequence, expected in ((1, None), (2, None), (3, "quota")):
             assert mempool.add(make_batch(GENESIS, author, sequence), 0) == expected

@@ -170,39 +170,23 @@ def test_a_laggard_is_told_our_head() -> None:
     assert recorder.sent() == [("auditor-1", Head(1, recorder.core.chain.head_hash))]
 
 
-def test_batches_that_were_overtaken_go_to_the_primary_a_few_at_a_time() -> None:
+def test_batches_that_were_passed_over_go_to_the_primary_a_few_at_a_time() -> None:
     bench = make("recorder-1")
     batches = [make_batch(GENESIS, "recorder-3", number) for number in range(1, 9)]
     for batch in batches:
         bench.core.mempool.add(batch, bench.now)
     bench.core._outbox.open(bench.now, bench.wall)
-    overtaken = bench.core.mempool.overtaken_by([batches[-1].id])
-    bench.core._seat.suspect_censor(overtaken)
+    bench.core._seat.carry_passed_over(list(bench.core.mempool.held()))
     bench.effects = bench.core._outbox.effects
     assert [peer for peer, _ in bench.sent()] == ["recorder-2"] * 4
     assert [m for _, m in bench.sent()] == [BatchBody(batch.raw) for batch in batches[:4]]
 
 
-def test_who_leaves_batches_out_for_long_is_left_and_the_count_begins_again() -> None:
-    bench = make("recorder-1", censorship_heights=2)
-    batch = make_batch(bench.genesis, "recorder-3", 1)
-    bench.step(BatchArrived("recorder-3", batch))
-    (held,) = bench.core.mempool.held()
-    for overtaken, suspected in ((2, False), (3, True)):
-        held.overtaken = overtaken
-        bench.core._outbox.open(bench.now, bench.wall)
-        bench.core._seat.suspect_censor([])
-        bench.effects = bench.core._outbox.effects
-        assert ("batch_left_out" in bench.reported()) == suspected
-    assert held.overtaken == 0
-    assert bench.core.view == 1
-
-
-def test_an_observer_suspects_nobody() -> None:
+def test_an_observer_carries_nothing() -> None:
     bench = Bench(make_genesis(4, observers=1), "observer-1")
     bench.start()
     bench.core._outbox.open(bench.now, bench.wall)
-    bench.core._seat.suspect_censor([])
+    bench.core._seat.carry_passed_over([])
     assert bench.core._outbox.effects == []
     assert bench.core._seat.deadline is None
 

@@ -4,18 +4,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.events import SyncedBlock
+from node.penalties import Penalties
 from node.sync import Sync
 from node.wire import BlocksWanted
 from tests.node.support import make_chain, make_genesis, synced
 
 GENESIS = make_genesis(1)
 CHAIN = synced(GENESIS, make_chain(GENESIS, 6), 1, 6)
-PATIENCE, PENALTY = 500, 5_000
+PATIENCE, PENALTY, PENALTY_MAX = 500, 5_000, 40_000
 
 
 def make() -> Sync:
     """With nothing heard yet."""
-    return Sync(PATIENCE, PENALTY)
+    return Sync(PATIENCE, Penalties(PENALTY, PENALTY_MAX))
 
 
 def test_nobody_is_asked_while_nobody_is_ahead() -> None:
@@ -62,7 +63,7 @@ def test_one_liar_about_a_huge_head_does_not_take_the_patience_with_others() -> 
     sync.heard("liar", 10**12)
     assert sync.due(3, True, 0) == ("liar", BlocksWanted(4, 64))
     sync.answered("liar", (), 10**12)
-    sync.ended("liar", True, 0)
+    sync.ended("liar", 0, answered=True)
     sync.heard("b", 4)
     assert sync.due(3, True, 10) is None
     assert sync.deadline(3, True) == 500
@@ -75,12 +76,12 @@ def test_a_peer_that_gives_nothing_is_left_alone_for_a_while() -> None:
         assert sync.due(0, False, 0) is not None
         if answered:
             sync.answered("a", (), 9)
-        sync.ended("a", answered, 100)
+        sync.ended("a", 100, answered=answered)
         assert sync.due(0, False, 100) is None
         assert sync.deadline(0, False) == 100 + PENALTY
         sync.heard("b", 1)
         assert sync.due(0, False, 100) == ("b", BlocksWanted(1, 1))
-        sync.ended("b", False, 200)
+        sync.ended("b", 200, answered=False)
         assert sync.due(0, False, 100 + PENALTY) == ("a", BlocksWanted(1, 9))
 
 
@@ -93,7 +94,7 @@ def test_fewer_blocks_than_asked_for_are_progress() -> None:
     assert sync.take(0) == CHAIN[0]
     assert sync.take(1) == CHAIN[1]
     assert sync.take(2) is None
-    sync.ended("a", True, 5)
+    sync.ended("a", 5, answered=True)
     assert sync.due(2, False, 5) == ("a", BlocksWanted(3, 4))
 
 
@@ -114,9 +115,9 @@ def test_invalid_blocks_are_thrown_away_with_those_after_them() -> None:
     sync.due(0, False, 0)
     sync.answered("a", CHAIN, 6)
     assert sync.source == "a"
-    sync.penalise(sync.source, 10)
+    sync.lied(sync.source, 10)
     assert sync.take(0) is None
-    sync.ended("a", True, 10)
+    sync.ended("a", 10, answered=True)
     assert sync.deadline(0, False) == 10 + PENALTY
 
 
@@ -128,7 +129,7 @@ def test_a_peer_that_went_away_is_not_asked_though_its_answer_comes() -> None:
     sync.answered("a", CHAIN[:1], 6)
     assert sync.heads() == {}
     assert sync.take(0) == CHAIN[0]
-    sync.ended("a", True, 0)
+    sync.ended("a", 0, answered=True)
     assert sync.due(1, False, 0) is None
 
 
@@ -155,7 +156,7 @@ def test_peers_that_never_answer_do_not_keep_asking_from_those_that_do() -> None
                 break
             # It lets the question time out: that takes as long as its penalty.
             now += PENALTY
-            sync.ended(found[0], False, now)
+            sync.ended(found[0], now, answered=False)
         assert asked[-1] not in ("b", "c"), (height, asked)
 
 
@@ -195,11 +196,11 @@ def test_whatever_peers_do_sync_neither_spins_nor_gets_stuck(
         if answered:
             sync.answered(peer, blocks, sync.heads().get(peer, 0))
         if bad:
-            sync.penalise(sync.source, now)
+            sync.lied(sync.source, now)
         while (block := sync.take(height)) is not None:
             height = block.decision.block.header.height
             sync.advanced()
-        sync.ended(peer, answered, now)
+        sync.ended(peer, now, answered=answered)
         before = asked_at.get(peer)
         ask()
         if bad or not (answered and blocks):

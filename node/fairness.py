@@ -1,0 +1,62 @@
+"""Whose batches are ordered first, and when a proposal has passed over somebody's: pure functions
+of what waits and what a block lists.
+
+A primary takes one batch of each member in turn, and again, until the block is full: a member with
+thousands of them cannot starve the others. Of one member the batch with the lowest sequence comes
+first; who has not been served for the longest goes first in each round.
+
+Another node cannot know what a primary held, nor in what order members were served in its eyes. But
+when it left out a batch that has R older ones of the same member before it, then with an honest
+primary that holds it the block has no room beside what may have come earlier: of each member the
+first R + 1 that are listed. `Listed.leaves_room` says whether there would have been room; if so,
+the batch was passed over. This never blames an honest primary that has the batch, however the
+members' batches differ in size.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from typing import TypeVar
+
+from ledger.transactions import CheckedBatch, Limits
+
+Item = TypeVar("Item")
+
+
+def take_turns(queues: Iterable[Sequence[Item]]) -> list[Item]:
+    """The first of each queue, then the second of each, and so on; the queues keep their order."""
+    return [
+        item for turn in zip_longest(*queues, fillvalue=None) for item in turn if item is not None
+    ]
+
+
+class Listed:
+    """The batches of one block, for asking what else it had room for."""
+
+    def __init__(self, batches: Sequence[CheckedBatch], limits: Limits) -> None:
+        self._limits = limits
+        self._of: dict[str, list[CheckedBatch]] = {}
+        for batch in sorted(batches, key=lambda batch: batch.sequence):
+            self._of.setdefault(batch.author, []).append(batch)
+        self._used: dict[int, tuple[int, int, int]] = {}
+
+    def leaves_room(self, batch: CheckedBatch, older: int) -> bool:
+        """Whether a batch that is not listed would have fitted beside those that may come before it
+        in any honest order: `older` is how many of its member's come before it.
+        """
+        rounds = max(older, len(self._of.get(batch.author, ()))) + 1
+        count, size_bytes, work = self._before(rounds)
+        return (
+            count < self._limits.block_batches_max
+            and size_bytes + len(batch.raw) <= self._limits.block_bytes_max
+            and work + batch.work <= self._limits.block_work_max
+        )
+
+    def _before(self, rounds: int) -> tuple[int, int, int]:
+        """Number, bytes and work of the first so many listed batches of each member."""
+        used = self._used.get(rounds)
+        if used is None:
+            taken = [batch for queue in self._of.values() for batch in queue[:rounds]]
+            size_bytes = sum(len(batch.raw) for batch in taken)
+            used = len(taken), size_bytes, sum(batch.work for batch in taken)
+            self._used[rounds] = used
+        return used
