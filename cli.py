@@ -44,6 +44,7 @@ _COMMANDS: Mapping[str, _Entry] = {
     "start": _Entry("node", "start", "Run this institution's node until it is told to stop."),
     "status": _Entry("node", "status", "Show what the running node knows of the ledger and peers."),
     "verify": _Entry("verify", "verify", "Hash the whole stored chain again and check it."),
+    "repair": _Entry("repair", "repair", "Set a damaged database aside to fetch the ledger again."),
     "keys": _Entry("keys", "keys", "Make and show keys; make tokens for apps."),
     "person": _Entry("person", "person", "Enrol persons."),
     "record": _Entry("record", "record", "Register files and show records."),

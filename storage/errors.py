@@ -27,7 +27,10 @@ _ADVICE: Final = {
     ),
     sqlite3.SQLITE_CANTOPEN: (
         "it cannot be opened",
-        "Check that its directory exists and that the node's user may read and write there.",
+        (
+            "Check that it is a file, that its directory exists, and that the node's user may read "
+            "and write both."
+        ),
     ),
     sqlite3.SQLITE_READONLY: (
         "it cannot be written",
@@ -69,10 +72,10 @@ class DamagedError(StorageError):
         """`what` is a clause that says what was found."""
         where = "" if height is None else f" at height {height}"
         super().__init__(
-            f"The database {path} is damaged{where}: {what}. Stop the node, keep the file, check "
-            "the disk. Then restore a backup that `medpact verify` finds sound, or move the file "
-            "away so that the node fetches the ledger from the others again. Either way the node "
-            "abstains from voting until they have gone on without it."
+            f"The database {path} is damaged{where}: {what}. Stop the node and check the disk. "
+            "Then run `medpact repair`: it sets the database aside, and the node fetches the "
+            "ledger from the others again at its next start. It abstains from voting until they "
+            "have gone on without it."
         )
         self.what = what
         self.height = height

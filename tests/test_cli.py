@@ -13,12 +13,14 @@ from click.testing import CliRunner, Result
 from cli import main
 from node.commands.outcome import finish
 from node.console import CommandError, ExitCode
+from node.home import Home
 from node.submission import Sent, Signed
 
 ROOT = Path(__file__).resolve().parents[1]
 ID = "ab" * 32
 COMMANDS = (
-    "testnet start status verify keys person record grant revoke share tx block proof simulate"
+    "testnet start status verify repair keys person record grant revoke share tx block proof "
+    "simulate"
 ).split()
 
 
@@ -71,7 +73,7 @@ def test_without_a_command_the_help_is_shown() -> None:
 
 
 def test_every_command_of_a_node_takes_home_and_json() -> None:
-    for command in ("start", "status", "verify", "grant", "revoke", "share"):
+    for command in ("start", "status", "verify", "repair", "grant", "revoke", "share"):
         assert "--home" in run(command, "--help").stdout
         assert "--json" in run(command, "--help").stdout
 
@@ -222,6 +224,27 @@ def test_a_file_that_can_not_even_be_asked_about_is_named(home: Path, tmp_path: 
     register = ("record", "register", data, data, "--category", "x", "--sidecar", long)
     said = error_of(run(*register, home=home), ExitCode.FILE)
     assert said == f"{long} cannot be used: file name too long."
+
+
+def test_repair_sets_the_database_aside_and_says_what_is_next(home: Path) -> None:
+    (home / "data").mkdir()
+    (home / "data" / "ledger.db").write_bytes(b"damaged")
+    done = json.loads(run("--json", "repair", home=home).stdout)
+    assert done["set_aside"] == ["ledger.db"]
+    assert (Path(done["directory"]) / "ledger.db").read_bytes() == b"damaged"
+    assert (home / "data" / "boot").exists()
+    again = run("repair", home=home)
+    assert (again.exit_code, "nothing" in again.stdout) == (0, True)
+    assert f"medpact start --home {home}" in again.stdout
+
+    with Home(home).locked():
+        message = error_of(run("repair", home=home), ExitCode.START)
+    assert f"in use by the process {os.getpid()}" in message
+
+    (home / "data" / "boot").write_bytes(b"damaged")
+    (home / "data").rename(home / "elsewhere")
+    (home / "data").write_bytes(b"a file")
+    assert "cannot be set aside" in error_of(run("repair", home=home), ExitCode.FILE)
 
 
 def test_verify_needs_a_database(home: Path) -> None:

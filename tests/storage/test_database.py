@@ -425,7 +425,7 @@ async def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"not a database" * 100, bytes(range(256)) * 32])
 async def test_a_file_of_something_else(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "db").write_bytes(content)
-    with pytest.raises(StorageError, match=r"it is not a database .* restore a backup"):
+    with pytest.raises(StorageError, match=r"it is not a database .* run `medpact repair`"):
         await Database.open(tmp_path / "db", bytes(32))
     assert (tmp_path / "db").read_bytes() == content
 

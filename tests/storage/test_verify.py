@@ -22,7 +22,8 @@ TABLES = (
     "proposal sqlite_sequence"
 ).split()
 COLUMNS = (
-    "meta.chain_id meta.boots meta.restored meta.seal block.hash block.header block.certificate block.payload block.receipts batch.id "
+    "meta.chain_id meta.boots meta.restored meta.seal "
+    "block.hash block.header block.certificate block.payload block.receipts batch.id "
     "batch.author batch.sequence batch.valid_until_height batch.height batch_body.raw "
     "transaction_position.id transaction_position.height transaction_position.position "
     "chain_height.chain_id chain_height.height state_value.key state_value.value state_node.path "
