@@ -22,7 +22,7 @@ from consensus.messages import (
 from ledger.committee import committee_at
 from ledger.execution import ExecutedBlock, execute_block
 from ledger.genesis import Genesis, genesis_state, parse_genesis, render_genesis
-from ledger.operations import EnrolPerson, Labels, RegisterRecord
+from ledger.operations import EnrolPerson, Labels, Operation, RegisterRecord
 from ledger.receipts import Receipt
 from ledger.replay import ReplayWindow
 from ledger.state import person_id
@@ -135,6 +135,8 @@ class Ledger:
         self.chain_id = self.genesis.chain_id
         self.model = Model()
         self.replay = ReplayWindow(self.genesis.limits.replay_window_blocks)
+        self.keys = dict(KEYS)
+        """The members' present keys."""
         self._sequence = 0
         self._nonce = 0
 
@@ -147,28 +149,34 @@ class Ledger:
         self.model.apply([write])
         return write
 
-    def transaction(self) -> CheckedTransaction:
+    def transaction(self, *operations: Operation, author: str = "alpha") -> CheckedTransaction:
         self._nonce += 1
         number = self._nonce.to_bytes(32, "big")
         person = PrivateKey(number).public
         labels = Labels("imaging", "normal", "CN", "pacs", "checked")
         body = TransactionBody(
-            author=KEYS["alpha"].public,
+            author=self.keys[author].public,
             valid_until_height=900,
             valid_until_ms=GENESIS_TIME_MS * 2,
             nonce=number[16:],
-            operations=(
+            operations=operations
+            or (
                 EnrolPerson(person, "patient"),
                 RegisterRecord(number, labels, person_id(person)),
             ),
         )
-        raw = sign_transaction(self.chain_id, KEYS["alpha"], body)
+        raw = sign_transaction(self.chain_id, self.keys[author], body)
         return check_transaction(raw, self.chain_id, self.genesis.limits)
 
     def batch(self, count: int = 2, valid_until_height: int = 900) -> CheckedBatch:
-        self._sequence += 1
         transactions = [self.transaction() for _ in range(count)]
-        key = KEYS["alpha"]
+        return self.seal(transactions, valid_until_height)
+
+    def seal(
+        self, transactions: Sequence[CheckedTransaction], valid_until_height: int = 900
+    ) -> CheckedBatch:
+        self._sequence += 1
+        key = self.keys["alpha"]
         return seal_batch(
             self.chain_id, key, "alpha", self._sequence, valid_until_height, transactions
         )
@@ -199,7 +207,7 @@ class Ledger:
             block.hash,
             {
                 name: key.sign(vote_digest(self.chain_id, name, phase, height, view, block.hash))
-                for name, key in KEYS.items()
+                for name, key in self.keys.items()
             },
         )
 
@@ -225,7 +233,7 @@ class Ledger:
         if isinstance(message, Commit):
             assert block is not None
             prepared, block = self.certificate(Phase.PREPARE, block, message.view), None
-        signed = sign(self.chain_id, "alpha", KEYS["alpha"], message)
+        signed = sign(self.chain_id, "alpha", self.keys["alpha"], message)
         return WritePromise(message.height, Persist(signed, prepared, block))
 
     def round(self, batches: Sequence[CheckedBatch]) -> list[Write]:

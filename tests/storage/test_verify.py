@@ -6,15 +6,23 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from consensus.messages import Justification, PrePrepare, ViewChange, ViewChangeSignature, sign
+from ledger.changes import RotateKey, possession_digest
+from ledger.operations import ApproveChange, ProposeChange
+from ledger.standing import proposal_id
+from ledger.state import members
 from ledger.store import WriteBatch
+from primitives.keys import PrivateKey
 from storage.database import StorageError
 from storage.errors import DamagedError
 from storage.verify import Progress, verify_chain
 from tests.storage.support import KEYS, Ledger, make_genesis
 from tests.storage.test_reader import opened
+
+NEW_KEY = PrivateKey(bytes([7]) * 32)
 
 BLOCKS = 4
 TABLES = (
@@ -295,3 +303,38 @@ def test_any_damage_to_the_file_is_found_or_changes_nothing(
         else:
             assert dump(copy) == before, f"a bit of byte {place} was not found"
     assert found > 15
+
+
+async def test_a_rotated_key_does_not_make_old_blocks_wrong(tmp_path: Path) -> None:
+    """Blocks and waiting batches from before belong to their author's key of then."""
+    path = tmp_path / "ledger.db"
+    ledger = Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await database.write([ledger.begin()])
+        alpha = members(ledger.model)[0]
+        renewed = msgspec.structs.replace(alpha, key=NEW_KEY.public)
+        possession = NEW_KEY.sign(possession_digest(ledger.chain_id, renewed))
+        change = RotateKey("alpha", NEW_KEY.public, possession)
+        proposed = ledger.transaction(ProposeChange(change, 3))
+        approval = ApproveChange(proposal_id(proposed.id, 0))
+        approvals = [ledger.transaction(approval, author=name) for name in ("beta", "gamma")]
+        waiting = ledger.batch()
+        await database.write([WriteBatch(waiting)])
+        for transactions in ([proposed], approvals):
+            await database.write([ledger.decide([ledger.seal(transactions)])])
+        ledger.keys["alpha"] = NEW_KEY
+        batches = [ledger.batch()]
+        await database.write(ledger.round(batches))
+        await database.write([ledger.decide(batches), WriteBatch(ledger.batch())])
+    assert members(ledger.model)[0].key == NEW_KEY.public
+    for check_signatures in (True, False):
+        *_, last = verify_chain(path, ledger.genesis, check_signatures=check_signatures)
+        assert last.complete
+    # What nobody ever had the key for is not waiting: it is damage.
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM batch WHERE id = ?", (waiting.id,))
+    ledger.keys["alpha"] = PrivateKey(bytes([8]) * 32)
+    async with opened(path, ledger.chain_id) as database:
+        await database.write([WriteBatch(ledger.batch())])
+    with pytest.raises(DamagedError, match="not signed with the key of alpha"):
+        list(verify_chain(path, ledger.genesis))
