@@ -100,9 +100,10 @@ class Intake:
             return False
         return True
 
-    def is_genuine(self, signed: Signed, now: int) -> bool:
+    def is_genuine(self, signed: Signed, now: int, *, elsewhere: bool = False) -> bool:
         """Whether the voter named as signer signed the message for this chain; counted if not, or
-        if it has made us check too much lately.
+        if it has made us check too much lately. `elsewhere` is another height than ours, at which
+        the voter may have had, or will have, another key.
         """
         if not self._may_check(signed.signer, now):
             self.drop(signed, "checks_exceeded")
@@ -112,7 +113,7 @@ class Intake:
         with self.charging(signed):
             genuine = self.signatures.verify(key, digest, signed.signature)
         if not genuine:
-            self.drop(signed, "bad_signature")
+            self.drop(signed, "not_verified" if elsewhere else "bad_signature")
         return genuine
 
     @contextmanager
@@ -171,7 +172,7 @@ class Intake:
         if served_at is not None and now - served_at < self._resend_ms:
             self.drop(signed, "served_lately")
             return []
-        if not self.is_genuine(signed, now):
+        if not self.is_genuine(signed, now, elsewhere=True):
             return []
         self._served_at[signed.signer] = now
         return [Serve(signed.signer, signed.message.height)]
@@ -186,7 +187,7 @@ class Intake:
             return
         proposes = self._committee.by_id[signed.signer].proposes
         if isinstance(signed.message, PrePrepare) and not proposes:
-            self.drop(signed, "not_primary")
+            self.drop(signed, "not_proposer")
             return
-        if self.is_genuine(signed, now):
+        if self.is_genuine(signed, now, elsewhere=True):
             self._held[key] = signed

@@ -59,6 +59,7 @@ TOLERATED: Final[Mapping[Reason, int]] = MappingProxyType(
         "flood": 100,
         "batch_left_out": 3,
         "clock_differs": 0,
+        "batch_invalid": 10,
         "batch_ahead": 100,
         "batch_dead": 1_000,
         "batch_quota": 100,
@@ -69,7 +70,8 @@ TOLERATED: Final[Mapping[Reason, int]] = MappingProxyType(
 )
 """How many cases since the last report are nothing to read about, as correct members have some too:
 of a node that is itself behind nearly every voter speaks of future heights, a primary may lack a
-batch because it was lost, and the clock that is wrong may be our own. Equivocation is told to
+batch because it was lost, the author of a batch may be a member only for who applied one block more
+or less than we, and the clock that is wrong may be our own. Equivocation is told to
 the operator by its evidence, so here only the persistence of it is.
 """
 

@@ -81,7 +81,10 @@ def check_blocks_found(
 ) -> tuple[SyncedBlock, ...]:
     """The blocks of an answer, each with its batches. Raises IntakeError.
 
-    Headers and certificates are checked by the core, against the state that each block needs.
+    Headers and certificates are checked by the core, against the state that each block needs. So
+    are keys: a member may have joined or changed its key on the way, in a block of this very
+    answer. The first block is checked by the keys that it needs; where a later one does not pass,
+    the answer counts up to there, and asking again brings that one first.
     """
     if len(found.blocks) > wanted.count:
         raise IntakeError("more blocks came than were asked for")
@@ -94,23 +97,27 @@ def check_blocks_found(
             ids = payload_batches(block.payload)
         except BlockError as error:
             raise IntakeError(f"block {block.header.height} cannot be read: {error}") from error
-        blocks.append(SyncedBlock(synced.decision, _listed(ids, synced.batches, known, rules)))
+        try:
+            batches = _listed(ids, synced.batches, known, rules)
+        except BatchError as error:
+            if blocks:
+                break
+            raise IntakeError(str(error)) from error
+        blocks.append(SyncedBlock(synced.decision, batches))
     return tuple(blocks)
 
 
 def _listed(
     ids: Sequence[bytes], raws: Sequence[bytes], known: Known, rules: Rules
 ) -> tuple[CheckedBatch, ...]:
+    """Raises IntakeError, and BatchError for what a batch is in itself."""
     if len(ids) != len(raws):
         raise IntakeError("a block came without all of its batches")
     batches: list[CheckedBatch] = []
     for identity, raw in zip(ids, raws, strict=True):
         batch = known(identity)
         if batch is None or batch.raw != raw:
-            try:
-                batch = check_raw_batch(raw, rules)
-            except BatchError as error:
-                raise IntakeError(str(error)) from error
+            batch = check_raw_batch(raw, rules)
         if batch.id != identity:
             raise IntakeError("a block came with a batch that it does not list")
         batches.append(batch)

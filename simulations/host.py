@@ -370,8 +370,8 @@ class Host:
         """A direct message."""
         try:
             message = self.world.checks.message(raw)
-        except CodecError:
-            self.counters["malformed"] += 1
+        except CodecError as error:
+            self.running.conduct.note(peer, "malformed", str(error))
             return
         self.world.trace.note(self.world.schedule.now, self.name, "hears", peer, raw)
         if self.behaviour is not None and not self.behaviour.incoming(self, peer, message):
@@ -385,8 +385,8 @@ class Host:
         """An announcement."""
         try:
             self._post(GossipArrived(author, decode_gossip(raw)))
-        except CodecError:
-            self.counters["malformed"] += 1
+        except CodecError as error:
+            self.running.conduct.note(author, "malformed", str(error))
 
     def request(self, peer: str, raw: bytes) -> bytes | None:
         """Answer a peer from memory and the disk."""
@@ -394,8 +394,8 @@ class Host:
             return None
         try:
             request = decode_request(raw)
-        except CodecError:
-            self.counters["malformed"] += 1
+        except CodecError as error:
+            self.running.conduct.note(peer, "malformed", str(error))
             return None
         response = self.running.answer(request)
         if self.behaviour is not None:
@@ -405,8 +405,8 @@ class Host:
     def _check_batch(self, peer: str, raw: bytes) -> None:
         try:
             batch = self.world.checks.check(raw, self.rules)
-        except BatchError:
-            self.counters["batch_invalid"] += 1
+        except BatchError as error:
+            self.running.conduct.note(peer, "batch_invalid", str(error))
             return
         life = self.life
 
@@ -420,7 +420,7 @@ class Host:
 
     def _ask(self, peer: str, request: Request) -> None:
         def take(raw: bytes | None) -> None:
-            answered = False
+            answered = invalid = False
             try:
                 if raw is not None:
                     for event in answer_events(peer, request, raw, self.world.checks, self.rules):
@@ -428,9 +428,10 @@ class Host:
                         if isinstance(event, BlocksArrived) and event.blocks:
                             self.tell("syncs", f"{len(event.blocks)} blocks of {peer}")
                     answered = True
-            except (CodecError, IntakeError):
-                self.counters["answers_invalid"] += 1
-            self._post(RequestEnded(peer, request, answered))
+            except (CodecError, IntakeError) as error:
+                invalid = True
+                self.running.conduct.note(peer, "answer_invalid", str(error))
+            self._post(RequestEnded(peer, request, answered, invalid))
 
         self.world.network.ask(self, peer, encode(request), take)
 

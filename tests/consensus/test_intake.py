@@ -36,7 +36,7 @@ def at_height_2() -> Stage:
         (by("zoe", Prepare(2, 0, ONE.hash)), "unknown_signer"),
         (Signed("r2", Prepare(1, 0, ONE.hash), b"s" * 64), "bad_signature"),
         (Signed("r1", proposal(ONE), b"s" * 64), "bad_signature"),
-        (Signed("r2", Prepare(2, 0, ONE.hash), b"s" * 64), "bad_signature"),
+        (Signed("r2", Prepare(2, 0, ONE.hash), b"s" * 64), "not_verified"),
         (sign(b"x" * 32, "r2", key_of("r2"), Prepare(1, 0, ONE.hash)), "bad_signature"),
         (sign(b"x" * 32, "r1", key_of("r1"), proposal(ONE)), "bad_signature"),
         (Signed("r3", Prepare(1, 0, ONE.hash), by("r2", Prepare(1, 0, ONE.hash)).signature),
@@ -52,7 +52,7 @@ def test_what_is_dropped_is_counted(signed: Signed, reason: str) -> None:
     assert stage.step(Received(signed)) == []
     assert stage.replica.counters == {reason: 1}
     assert not stage.replica.has_work
-    innocent = reason in ("own_message", "old_height", "old_view")
+    innocent = reason in ("own_message", "old_height", "old_view", "not_verified")
     assert [(blame.signer, blame.reason) for blame in stage.blamed] == (
         [] if innocent else [(signed.signer, reason)]
     )
@@ -141,14 +141,14 @@ def test_a_forger_cannot_displace_what_is_held() -> None:
     stage = Stage("r0", COMMITTEE)
     stage.hear(("r1", ViewChange(2, 3, None)), ("r3", ViewChange(2, 3, None)))
     stage.step(Received(Signed("r1", ViewChange(2, 9, None), b"s" * 64)))
-    assert stage.dropped("bad_signature") == 1
+    assert stage.dropped("not_verified") == 1
     assert said(stage.advance(ONE)) == [ViewChange(2, 3, None)]
 
 
 def test_an_auditor_s_proposal_is_not_held() -> None:
     stage = Stage("r0", make_committee(4, 3))
     stage.hear(("a0", proposal(TWO)))
-    assert stage.dropped("not_primary") == 1
+    assert stage.dropped("not_proposer") == 1
 
 
 def test_memory_for_other_heights_is_bounded() -> None:

@@ -1,5 +1,7 @@
 """What peers and clients bring is checked, once, and only if it was asked for."""
 
+from dataclasses import replace
+
 import pytest
 
 from ledger.transactions import BatchError, TransactionError
@@ -21,6 +23,7 @@ from primitives.block import Block
 from tests.node.support import (
     START_MS,
     Bench,
+    key_of,
     make_batch,
     make_chain,
     make_genesis,
@@ -104,6 +107,19 @@ def test_blocks_come_with_their_batches() -> None:
         BlocksWanted(2, 1), BlocksFound(found_blocks(2, 1), 3), held.get, RULES
     )
     assert again[0].batches[0] is blocks[1].batches[0]
+
+
+def test_an_answer_counts_up_to_where_keys_are_not_known_yet() -> None:
+    """A member that joined or changed its key in block 1 has signed a batch of block 2."""
+    wanted, found = BlocksWanted(1, 3), BlocksFound(found_blocks(), 3)
+    one, two, _ = check_blocks_found(wanted, found, lambda _: None, RULES)
+    (batch,) = two.batches
+    before = replace(RULES, keys={**RULES.keys, batch.author: key_of("an old key").public})
+    known = {one.batches[0].id: one.batches[0]}.get
+    assert check_blocks_found(wanted, found, known, before) == (one,)
+    next_found = BlocksFound(found_blocks(2, 2), 3)
+    with pytest.raises(IntakeError, match="not signed with the key"):
+        check_blocks_found(BlocksWanted(2, 2), next_found, known, before)
 
 
 def test_blocks_that_are_not_what_was_asked_for_are_refused() -> None:
