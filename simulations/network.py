@@ -57,7 +57,9 @@ class Endpoint(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Nothing passes from the left to the right."""
+    """Nothing passes from the left to the right. Names are of endpoints: of twins, a cut that names
+    the id holds for the first alone.
+    """
 
     left: tuple[str, ...]
     right: tuple[str, ...]
@@ -133,18 +135,23 @@ class Network:
         """What the first of a link sends the second is so much later, and lost so often."""
         self._worsened[link] = (delay_ms, loss)
 
+    @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """What is cut now."""
+        return tuple(self._cuts)
+
     def cut(self, cut: Cut) -> None:
         """Links are dead from now on; whoever has a connection over one notices after a while."""
         self._cuts.append(cut)
         for pair in list(self._sessions):
             one, other = self._endpoints[pair[0]], self._endpoints[pair[1]]
-            if self._is_cut(one.id, other.id) or self._is_cut(other.id, one.id):
+            if self._is_cut(one.name, other.name) or self._is_cut(other.name, one.name):
                 delay = self._chance.randint(1, DETECT_MS_MAX)
                 self._schedule.after(delay, partial(self._check, pair))
 
     def _check(self, pair: tuple[str, str]) -> None:
         one, other = self._endpoints[pair[0]], self._endpoints[pair[1]]
-        broken = self._is_cut(one.id, other.id) or self._is_cut(other.id, one.id)
+        broken = self._is_cut(one.name, other.name) or self._is_cut(other.name, one.name)
         if pair in self._sessions and broken:
             del self._sessions[pair]
             self._tell_gone(one, other)
@@ -172,7 +179,7 @@ class Network:
         one, other = self._endpoints[pair[0]], self._endpoints[pair[1]]
         if not (one.up and other.up) or pair in self._sessions:
             return
-        if self._is_cut(one.id, other.id) or self._is_cut(other.id, one.id):
+        if self._is_cut(one.name, other.name) or self._is_cut(other.name, one.name):
             self._dial(one, other)
             return
         self._sessions[pair] = None
@@ -232,7 +239,7 @@ class Network:
     def _carry(self, sender: Endpoint, receiver: Endpoint, arrive: Callable[[], None]) -> None:
         self.sent += 1
         chance, weather = self._chance, self.weather
-        if sender.id in self._muted or (self._cuts and self._is_cut(sender.id, receiver.id)):
+        if sender.id in self._muted or (self._cuts and self._is_cut(sender.name, receiver.name)):
             return
         if weather.loss and chance.random() < weather.loss:
             return

@@ -20,7 +20,7 @@ the other classes up to their bounds; more than the bound of every class.
 
 TWINS = "twins"
 LIES = (*BYZANTINE_KINDS, TWINS)
-COLLUDERS = ("equivocator",)
+COLLUDERS = ("equivocator", "conspirator")
 """Liars that play together, so that enough of them can fork the ledger."""
 
 _SMALL = ((4, 1), (4, 1), (4, 1), (4, 0), (4, 0), (3, 1), (1, 4), (2, 2), (1, 1))

@@ -32,8 +32,9 @@ def test_a_seed_passes(seed: int) -> None:
     report = run_seed(seed)
     assert report.verdict is Verdict.PASSED, f"{replay_command(seed)}\n{report.reason}"
     assert report.figures is not None
-    assert report.figures.height > 0
-    assert report.figures.transactions > 5
+    if draw(seed).live:
+        assert report.figures.height > 0
+        assert report.figures.transactions > 5
 
 
 def test_a_seed_gives_one_trace_whatever_the_hash_seed() -> None:
