@@ -154,18 +154,20 @@ class Mempool:
 
     def meet(self, members: Mapping[str, Institution]) -> None:
         """Who the members are now: the batches of others, and of keys that were changed, are
-        forgotten, since no block may list them.
+        forgotten, since no block may list them. What our own held waits for the next one.
         """
         self._members = members
         self._served = {id: height for id, height in self._served.items() if id in members}
-        self.remove(
-            [
-                held.batch.id
-                for held in self._held.values()
-                if held.batch.author not in members
-                or members[held.batch.author].key != held.batch.signer_key
-            ]
-        )
+        gone = [
+            held
+            for held in self._held.values()
+            if held.batch.author not in members
+            or members[held.batch.author].key != held.batch.signer_key
+        ]
+        self.remove(held.batch.id for held in gone)
+        for held in gone:
+            for transaction in held.batch.transactions if held.own else ():
+                self.submit(transaction)
 
     def add(
         self, batch: CheckedBatch, now: int, *, own: bool = False, height: int = 0

@@ -138,6 +138,17 @@ def test_batches_of_those_who_are_no_members_any_more_or_changed_their_key_are_f
     assert mempool._served == {"recorder-1": 7}
 
 
+def test_what_our_own_batch_of_an_old_key_held_waits_for_the_next() -> None:
+    mempool = make()
+    mempool.meet(MEMBERS)
+    batch = make_batch(GENESIS, "recorder-1", 1, TRANSACTIONS[:2])
+    mempool.add(batch, 0, own=True)
+    changed = msgspec.structs.replace(MEMBERS["recorder-1"], key=key_of("new").public)
+    mempool.meet({**MEMBERS, "recorder-1": changed})
+    assert len(mempool) == 0
+    assert mempool.take_waiting() == tuple(TRANSACTIONS[:2])
+
+
 # ---- what is dead --------------------------------------------------------------------------------
 
 

@@ -1,12 +1,16 @@
 """Sync: whom it asks, that it never asks forever in vain, and that it never stops asking."""
 
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.events import SyncedBlock
 from node.penalties import Penalties
 from node.sync import Sync
-from node.wire import BlocksWanted
+from node.wire import WANTED_BLOCKS_MAX, BlocksWanted
 from tests.node.support import make_chain, make_genesis, synced
 
 GENESIS = make_genesis(1)
@@ -238,3 +242,152 @@ def test_whatever_peers_do_sync_neither_spins_nor_gets_stuck(
         if sync.asked != "honest":
             end((), False, False)
     assert sync.asked == "honest"
+
+
+# ---- liars ---------------------------------------------------------------------------------------
+
+TIMEOUT = 5_000
+"""The shell ends a request after that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Liar:
+    """How a liar behaves when it is asked: how long it takes, what it gives, whether that is true,
+    and whether the shell sees by itself that it is no answer.
+    """
+
+    takes_ms: int
+    gives: int = 0
+    true: bool = False
+    invalid: bool = False
+
+
+KINDS = {
+    "stalls": Liar(TIMEOUT),
+    "has nothing": Liar(TIMEOUT - 1),
+    "sends garbage": Liar(TIMEOUT - 1, invalid=True),
+    "sends false blocks": Liar(TIMEOUT - 1, gives=3),
+    "sends true blocks drop by drop": Liar(TIMEOUT - 1, gives=1, true=True),
+}
+
+
+@dataclass(slots=True)
+class Catching:
+    """Sync of 1,000 blocks, of whom one peer is honest and gives 6 of them in 30 ms."""
+
+    sync: Sync = field(default_factory=make)
+    liars: dict[str, Liar] = field(default_factory=dict)
+    height: int = 0
+    now: int = 0
+    asked: list[str] = field(default_factory=list)
+    wasted_ms: int = 0
+
+    def ask(self) -> None:
+        """One request, from the question to its end."""
+        for name in (*self.liars, "honest"):
+            # Everyone says again that it is far ahead.
+            self.sync.heard(name, 10**9 if name in self.liars else 1_000)
+        while (wanted := self.sync.due(self.height, False, self.now)) is None:
+            deadline = self.sync.deadline(self.height, False)
+            assert deadline is not None
+            assert deadline > self.now
+            self.now = deadline
+        peer = wanted[0]
+        self.asked.append(peer)
+        how = self.liars.get(peer, Liar(30, gives=6, true=True))
+        self.now += how.takes_ms
+        answered = not how.invalid and how.takes_ms < TIMEOUT
+        if answered:
+            self.sync.answered(peer, CHAIN[: how.gives], 10**9)
+        if not how.true and how.gives:
+            self.sync.lied(peer, self.now)
+        elif how.true:
+            self.sync.ready.clear()
+            self.sync.proved()
+            self.sync.advanced()
+            self.height += how.gives
+        self.sync.ended(peer, self.now, answered=answered, invalid=how.invalid)
+        self.wasted_ms += 0 if peer == "honest" else how.takes_ms
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [1, 5, 9])
+def test_all_but_one_peer_lie_and_each_wastes_one_request(kind: str, count: int) -> None:
+    for first in range(count + 1):
+        catching = Catching(liars={f"liar-{n}": KINDS[kind] for n in range(count)}, height=first)
+        while "honest" not in catching.asked:
+            catching.ask()
+        assert catching.wasted_ms <= count * TIMEOUT
+        while catching.height < 1_000:
+            catching.ask()
+        assert catching.wasted_ms <= count * TIMEOUT
+        assert len(catching.asked) - catching.asked.count("honest") <= count
+
+
+def test_a_mix_of_liars_wastes_no_more() -> None:
+    catching = Catching(liars=dict(KINDS))
+    while catching.height < 1_000:
+        catching.ask()
+    assert catching.wasted_ms <= len(KINDS) * TIMEOUT
+
+
+def test_liars_alone_are_asked_ever_more_rarely() -> None:
+    sync, now, asked_at = make(), 0, []
+    for _ in range(8):
+        sync.heard("liar", 10**9)
+        deadline = sync.deadline(0, False)
+        assert deadline is not None
+        now = max(now, deadline)
+        assert sync.due(0, False, now) is not None
+        asked_at.append(now)
+        sync.answered("liar", (), 10**9)
+        assert sync.ended("liar", now, answered=True)
+    gaps = [later - earlier for earlier, later in pairwise(asked_at)]
+    assert gaps == [5_000, 10_000, 20_000, 40_000, 40_000, 40_000, 40_000]
+
+
+def test_a_claim_counts_until_it_is_not_kept_and_then_when_a_block_proves_true() -> None:
+    for answered in (True, False):
+        sync = make()
+        sync.heard("honest", 4)
+        sync.heard("liar", 10**9)
+        assert sync.target() == 10**9
+        while sync.asked != "liar":
+            sync.asked = None
+            sync.due(sync._asked_at % 2, False, sync._asked_at + 1)
+        sync.ended("liar", 10, answered=answered)
+        sync.heard("liar", 10**9)
+        assert sync.target() == 4, "it may say so again and again"
+        sync.answered("liar", CHAIN[:1], 9)
+        sync.proved()
+        assert sync.target() == 9
+
+
+def test_a_liar_that_comes_back_is_as_it_was() -> None:
+    sync = make()
+    sync.heard("liar", 9)
+    sync.due(0, False, 0)
+    sync.ended("liar", 10, answered=False, invalid=True)
+    sync.forget("liar")
+    sync.heard("liar", 9)
+    assert sync.due(0, False, 10 + PENALTY - 1) is None
+    assert sync.target() == 0
+    # A member that left and comes back is another.
+    sync.keep({})
+    assert sync.target() == 9
+    assert sync.due(0, False, 10) is not None
+
+
+def test_an_answer_longer_than_any_legal_one_is_cut() -> None:
+    sync = make()
+    sync.answered("a", CHAIN * 20, 9)
+    assert len(sync.ready) == WANTED_BLOCKS_MAX
+    sync.answered("b", CHAIN[:2], 9)
+    assert (sync.source, len(sync.ready)) == ("b", 2)
+
+
+def test_the_end_of_a_request_that_is_not_under_way_is_nothing() -> None:
+    sync = make()
+    sync.heard("a", 9)
+    assert not sync.ended("a", 0, answered=True)
+    assert sync.due(0, False, 0) is not None
