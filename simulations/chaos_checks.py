@@ -39,6 +39,7 @@ class Reader:
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
+        self._number = 0
 
     async def __aenter__(self) -> "Reader":
         """Start it."""
@@ -65,11 +66,16 @@ class Reader:
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
             raise RuntimeError("use the reader as `async with Reader() as reader`")
-        request = {"path": str(home / "data" / "ledger.db"), "above": above}
         async with self._turn, asyncio.timeout(READ_TIMEOUT_S):
+            self._number += 1
+            path = str(home / "data" / "ledger.db")
+            request = {"number": self._number, "path": path, "above": above}
             process.stdin.write(json.dumps(request).encode() + b"\n")
-            answer: dict[str, Any] = json.loads(await process.stdout.readline())
-        return answer
+            while True:
+                answer: dict[str, Any] = json.loads(await process.stdout.readline())
+                # Who was cancelled while it waited has left its answer behind.
+                if answer["number"] == self._number:
+                    return answer
 
 
 class Witness:

@@ -129,6 +129,9 @@ class Machine:
             "FAKETIME_TIMESTAMP_FILE": str(file),
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            # Otherwise it times waits on conditions of the monotonic clock by the wrong clock, and
+            # Python's threads wait a hundred times as long for each other.
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",
             "FAKETIME_DONT_RESET": "1",
             "NO_FAKE_STAT": "1",
         }

@@ -44,7 +44,7 @@ class Kind(enum.StrEnum):
     KILL_ALL = "kill all"
     PAUSE_ALL = "pause all"
     SPLIT = "split"
-    """The network falls into two parts, none of which has a quorum."""
+    """The network falls into two parts, neither of which has a quorum of both classes."""
 
 
 EVERYBODY = (Kind.KILL_ALL, Kind.PAUSE_ALL, Kind.SPLIT)
@@ -90,6 +90,14 @@ class Shape:
     def voters(self) -> tuple[str, ...]:
         """Recorders and auditors."""
         return self.classes["recorder"] + self.classes["auditor"]
+
+    def has_quorum(self, without: Sequence[str]) -> bool:
+        """Whether a quorum of every voting class is left without some members."""
+        spare = self.spare()
+        return all(
+            sum(name in without for name in self.classes[kind]) <= spare[kind]
+            for kind in ("recorder", "auditor")
+        )
 
     def spare(self) -> dict[str, int]:
         """How many of each class can be missed while the ledger goes on."""
@@ -183,7 +191,7 @@ class Plan:
         others: tuple[str, ...] = ()
         if kind is Kind.LINK:
             rest = [name for name in self._shape.members if name not in victims]
-            others = tuple(sorted(chance.sample(rest, chance.randrange(1, len(rest)))))
+            others = tuple(sorted(chance.sample(rest, chance.randrange(1, max(len(rest), 2)))))
         return Fault(
             at_ms=chance.randrange(BEGIN_MS_MAX),
             lasts_ms=chance.randrange(*LASTS_MS[kind]),
@@ -212,15 +220,13 @@ def _for_everybody(chance: random.Random, shape: Shape, kind: Kind) -> Fault:
     lasts_ms = chance.randrange(*LASTS_MS[kind])
     if kind is not Kind.SPLIT:
         return Fault(0, lasts_ms, kind, shape.members)
-    if chance.random() < 0.5:
-        # Along the line between the classes: each part has a quorum of one class alone.
-        victims = list(shape.classes["recorder"])
-    else:
-        victims = [
-            name
-            for names in shape.classes.values()
-            for name in chance.sample(names, len(names) // 2)
-        ]
+    halves = [
+        name for names in shape.classes.values() for name in chance.sample(names, len(names) // 2)
+    ]
+    # Along the line between the classes each part has a quorum of one class alone.
+    line = list(shape.classes["recorder"])
+    along = chance.random() < 0.5 or shape.has_quorum(halves)
+    victims = line if not halves or (shape.classes["auditor"] and along) else halves
     others = tuple(name for name in shape.members if name not in victims)
     return Fault(0, lasts_ms, kind, tuple(victims), others)
 

@@ -88,6 +88,7 @@ class Exchange:
         self._cut: frozenset[tuple[str, str]] = frozenset()
         self._changed = asyncio.Event()
         self._servers: list[asyncio.Server] = []
+        self._joins: dict[asyncio.Task[None], None] = {}
 
     async def told(self, words: Mapping[str, Any]) -> None:
         """Take an order of `Proxy`."""
@@ -104,9 +105,19 @@ class Exchange:
         """Accept connections for a member."""
 
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._join(reader, writer, name, port, to_port)
+            task = asyncio.create_task(self._join(reader, writer, name, port, to_port))
+            self._joins[task] = None
+            task.add_done_callback(lambda _: self._joins.pop(task))
 
         self._servers.append(await asyncio.start_server(accept, HOST, port))
+
+    async def close(self) -> None:
+        """Accept no more, and end all connections."""
+        for server in self._servers:
+            server.close()
+        for task in self._joins:
+            task.cancel()
+        await asyncio.gather(*self._joins, return_exceptions=True)
 
     async def _join(
         self,
@@ -118,26 +129,26 @@ class Exchange:
     ) -> None:
         from_port = writer.get_extra_info("peername")[1]
         dialler = dialler_of(from_port, port, self._members) or ""
-        try:
+        # An OSError: a side has gone, and `_pump` ends the other.
+        with suppress(OSError):
             await self._may_pass(dialler, name)
             near, far = await asyncio.open_connection(HOST, to_port)
-        except OSError:
-            writer.transport.abort()
-            return
-        await asyncio.gather(
-            self._pump(reader, far, dialler, name), self._pump(near, writer, name, dialler)
-        )
+            await asyncio.gather(
+                self._pump(reader, far, dialler, name), self._pump(near, writer, name, dialler)
+            )
+        writer.transport.abort()
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sender: str, receiver: str
     ) -> None:
-        with suppress(OSError):
+        try:
             while data := await reader.read(CHUNK_BYTES):
                 await self._may_pass(sender, receiver)
                 writer.write(data)
                 await writer.drain()
             await self._may_pass(sender, receiver)
-        writer.transport.abort()
+        finally:
+            writer.transport.abort()
 
     async def _may_pass(self, sender: str, receiver: str) -> None:
         while (sender, receiver) in self._cut:

@@ -2,10 +2,11 @@
 
     python -m storage.dump
 
-Reads one request a line from standard input, {"path": ..., "above": HEIGHT or null}, and answers
-each with a line: {"head", "promises": [{"signed", "prepared"}], "blocks": [...]}, or {"error"} with
-a sentence. The file may belong to a running node: it is only read, and closed again after each
-answer. Blocks above `above` are given in full, none for null; all bytes are hexadecimal.
+Reads one request a line from standard input, {"number", "path", "above": HEIGHT or null}, and
+answers each with a line: {"number", "head", "promises": [{"signed", "prepared"}], "blocks": [...]},
+or {"number", "error"} with a sentence. The file may belong to a running node: it is only read, and
+closed again after each answer. Blocks above `above` are given in full, none for null; all bytes are
+hexadecimal.
 """
 
 import json
@@ -60,7 +61,7 @@ def main() -> None:
             answer = dump(Path(request["path"]), request["above"])
         except StorageError as error:
             answer = {"error": str(error)}
-        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.write(json.dumps({"number": request["number"], **answer}) + "\n")
         sys.stdout.flush()
 
 
