@@ -2,15 +2,19 @@
 window.
 """
 
+from collections.abc import Iterable
+
+from consensus.committee import Committee
 from consensus.messages import Decision
+from ledger.changes import Join
 from ledger.committee import committee_at
 from ledger.execution import ExecutedBlock
 from ledger.genesis import Genesis
 from ledger.replay import ReplayWindow
-from ledger.standing import STANDING_KEY
+from ledger.standing import STANDING_KEY, known_proposal, proposals_of
 from ledger.state import MEMBERS_KEY, members
-from ledger.store import LedgerReader, WriteBlock
-from node.events import Applied
+from ledger.store import LedgerReader, StateReader, WriteBlock
+from node.events import Admit, Applied
 from node.outbox import Outbox
 from primitives.institution import Institution
 
@@ -35,11 +39,18 @@ class Chain:
         self.writing: WriteBlock | None = None
         self._outbox = outbox
         self._read_committee()
+        self.admitted = admitted_at(reader, self.members.values(), self.committee)
+        """With whom messages are exchanged."""
 
     @property
     def next_height(self) -> int:
         """The height that is being agreed on."""
         return self.head.height + 1
+
+    def lists(self, id: str, key: bytes) -> bool:
+        """Whether this is a member's present key: then it may act as that member."""
+        member = self.members.get(id)
+        return member is not None and member.key == key
 
     def write(self, decision: Decision, executed: ExecutedBlock) -> None:
         """Apply a decided block: ask for it to be written; `advance` follows when it is durable."""
@@ -69,9 +80,30 @@ class Chain:
         if not written.changes.values.keys().isdisjoint((MEMBERS_KEY, STANDING_KEY)):
             self._read_committee()
         self._outbox.add(Applied(self.head, written))
+        self._admit()
         return written
+
+    def _admit(self) -> None:
+        """Say with whom messages are exchanged, where that has changed."""
+        admitted = admitted_at(self.reader, self.members.values(), self.committee)
+        if admitted != self.admitted:
+            self.admitted = admitted
+            self._outbox.add(Admit(admitted))
 
     def _read_committee(self) -> None:
         self.committee = committee_at(self.reader, self.genesis)
         listed = members(self.reader)
         self.members: dict[str, Institution] = {member.id: member for member in listed}
+
+
+def admitted_at(
+    state: StateReader, members: Iterable[Institution], committee: Committee
+) -> tuple[Institution, ...]:
+    """Return the members, and whoever enough voters have approved to join: it may catch up."""
+    admitted = {member.id: member for member in members}
+    for id in proposals_of(state).pending:
+        proposal = known_proposal(state, id)
+        if isinstance(proposal.change, Join) and committee.is_quorum(proposal.approvals):
+            joining = proposal.change.institution
+            admitted.setdefault(joining.id, joining)
+    return tuple(admitted.values())

@@ -14,6 +14,7 @@ from ledger.store import Write, WriteBlock
 from ledger.transactions import CheckedBatch, CheckedTransaction
 from node.wire import BlockFound, Consensus, Gossip, Head, Message, Request
 from primitives.block import BlockHeader
+from primitives.institution import Institution
 
 # ---- events --------------------------------------------------------------------------------------
 
@@ -161,6 +162,13 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
+class Admit:
+    """Exchange messages with the nodes of these institutions and of no other from now on."""
+
+    institutions: tuple[Institution, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Something an operator should read: an event name and facts free of personal data."""
 
@@ -168,4 +176,4 @@ class Report:
     facts: tuple[tuple[str, str | int], ...]
 
 
-Effect = Write | SendMessage | Publish | SendRequest | Applied | Report
+Effect = Write | SendMessage | Publish | SendRequest | Applied | Admit | Report

@@ -17,7 +17,7 @@ from typing import assert_never
 from consensus import events as consensus_events
 from consensus.certificates import SignatureCache
 from consensus.events import Persist
-from consensus.messages import ViewChange
+from consensus.messages import Signed, ViewChange
 from consensus.replica import Replica
 from consensus.settings import ConsensusSettings
 from ledger.store import WriteBatch, WritePromise
@@ -25,6 +25,7 @@ from node.chain import Chain
 from node.judging import Judging
 from node.mempool import Held, Mempool
 from node.outbox import Outbox
+from node.reporting import report_of
 from node.spreading import Spreading
 from node.wire import Consensus
 from primitives.block import Block
@@ -195,7 +196,8 @@ class Seat:
 
     @property
     def _may_sit(self) -> bool:
-        return self._id in self._chain.committee.by_id and not self.abstaining
+        voter = self._chain.committee.by_id.get(self._id)
+        return voter is not None and voter.key == self._key.public and not self.abstaining
 
     def _take(self) -> None:
         """Start a replica with what we have promised at this height, if we may vote."""
@@ -250,10 +252,17 @@ class Seat:
                     self._chain.write(decision, executed)
                 case consensus_events.Blame(signer, reason):
                     self._outbox.blame(signer, reason)
-                case consensus_events.Accuse(first):
-                    self._outbox.report("contradiction", institution=first.signer)
+                case consensus_events.Accuse(first, second):
+                    self._accuse(first, second)
                 case _:
                     assert_never(effect)
+
+    def _accuse(self, first: Signed, second: Signed) -> None:
+        """Tell the operator, and the ledger unless it has heard of it."""
+        self._outbox.report("contradiction", institution=first.signer)
+        report = report_of(first, second, self._key, self._chain, self._outbox.wall)
+        if report is not None and self._chain.lists(self._id, self._key.public):
+            self._spreading.submit([report])
 
     def _persist(self, promise: Persist) -> None:
         """A promise, and before it the batches of the block that it vouches for. Whoever leaves a
