@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final, Literal, get_args
 
 from consensus.committee import Committee
+from consensus.evidence import Evidence, Statement
 from consensus.messages import Certificate, Decision, Signed
 from primitives.block import Block, BlockHeader
 
@@ -58,6 +59,16 @@ class Idle:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """A peer passes on what a voter told it at a height; nothing about it has been checked."""
+
+    peer: str
+    height: int
+    signer: str
+    statement: Statement
+
+
+@dataclass(frozen=True, slots=True)
 class Expired:
     """`deadline` has come."""
 
@@ -73,7 +84,7 @@ class Advanced:
     committee: Committee
 
 
-Event = Received | Proposed | Fetched | Pending | Suspect | Idle | Expired | Advanced
+Event = Received | Proposed | Fetched | Pending | Suspect | Idle | Heard | Expired | Advanced
 
 # ---- effects -------------------------------------------------------------------------------------
 
@@ -151,11 +162,19 @@ class Decide:
 
 
 @dataclass(frozen=True, slots=True)
-class Accuse:
-    """Two signed messages that contradict each other: proof that their signer broke a promise."""
+class PassOn:
+    """Tell every other voter what this one has said: somebody has told others something else."""
 
-    first: Signed
-    second: Signed
+    height: int
+    signer: str
+    statement: Statement
+
+
+@dataclass(frozen=True, slots=True)
+class Accuse:
+    """Two statements of one voter that contradict each other, both signatures checked."""
+
+    evidence: Evidence
 
 
 Misdeed = Literal[
@@ -187,4 +206,4 @@ class Blame:
     reason: Misdeed
 
 
-Effect = Persist | Broadcast | Send | WantBlock | Fetch | Serve | Decide | Accuse | Blame
+Effect = Persist | Broadcast | Send | WantBlock | Fetch | Serve | Decide | PassOn | Accuse | Blame

@@ -72,9 +72,15 @@ class Evidence(Canonical, frozen=True):
 
 
 def evidence_of(first: Signed, second: Signed) -> Evidence:
-    """Return the evidence in two messages of one signer and height, as `Accuse` names them."""
-    statements = sorted((_statement(first), _statement(second)), key=encode)
-    return Evidence(first.signer, first.message.height, statements[0], statements[1])
+    """Return the evidence in two messages of one signer and height."""
+    height = first.message.height
+    return evidence_from(first.signer, height, statement_of(first), statement_of(second))
+
+
+def evidence_from(signer: str, height: int, one: Statement, other: Statement) -> Evidence:
+    """Return the evidence in two statements of a voter at one height, in the canonical order."""
+    first, second = sorted((one, other), key=encode)
+    return Evidence(signer, height, first, second)
 
 
 def evidence_id(evidence: Evidence) -> bytes:
@@ -96,7 +102,7 @@ def check_evidence(evidence: Evidence, chain_id: bytes, key: bytes) -> None:
     first, second = evidence.first, evidence.second
     if encode(first) >= encode(second):
         raise EvidenceError("the two statements are the same, or not in order")
-    if not _contradict(first, second):
+    if not contradict(first, second):
         raise EvidenceError("a correct voter may sign both statements")
     for statement in (first, second):
         signed = _signed_digest(chain_id, evidence.signer, evidence.height, statement)
@@ -104,7 +110,8 @@ def check_evidence(evidence: Evidence, chain_id: bytes, key: bytes) -> None:
             raise EvidenceError(f"a signature is not that of {evidence.signer}")
 
 
-def _statement(signed: Signed) -> Statement:
+def statement_of(signed: Signed) -> Statement:
+    """Return a message as far as its signature covers it."""
     match signed.message:
         case PrePrepare(_, view, block):
             return VoteStatement(int(Phase.PRE_PREPARE), view, block.hash, signed.signature)
@@ -130,7 +137,8 @@ def _signed_digest(chain_id: bytes, signer: str, height: int, statement: Stateme
     return view_change_digest(chain_id, signer, height, statement.view, statement.prepared)
 
 
-def _contradict(first: Statement, second: Statement) -> bool:
+def contradict(first: Statement, second: Statement) -> bool:
+    """Tell whether no correct voter makes both statements at one height."""
     if isinstance(first, VoteStatement) and isinstance(second, VoteStatement):
         same_place = (first.phase, first.view) == (second.phase, second.view)
         return same_place and first.block_hash != second.block_hash

@@ -6,7 +6,7 @@ from typing import assert_never
 
 from consensus.certificates import CertificateError, check_view_change
 from consensus.committee import Committee
-from consensus.events import Accuse, Decide, Effect, Fetch, Persist, WantBlock
+from consensus.events import Decide, Effect, Fetch, Persist, WantBlock
 from consensus.intake import Intake
 from consensus.messages import (
     Certificate,
@@ -25,6 +25,7 @@ from consensus.promises import Promises
 from consensus.tally import Tally
 from consensus.view_change import ProposalError, check_proposal, justify
 from consensus.voice import Identity, Voice
+from consensus.witness import Witness
 from primitives.block import Block, BlockHeader
 from primitives.codec import VIEW_MAX
 
@@ -75,6 +76,7 @@ class HeightState:
         self._promises = Promises(self.height, recorded)
         self._voice = Voice(identity, self._promises, intake, effects)
         self._tally = Tally(self.height, committee)
+        self.witness = Witness(identity.chain_id, self.height, committee)
         self._checked: dict[bytes, Block] = {}
         pacing.sleep()
         self._enter(0)
@@ -90,6 +92,7 @@ class HeightState:
         self._enter(self._promises.highest_view)
         for signed in self._promises.latest.values():
             self._intake.remember_own(signed)
+            self.witness.observe(signed)
             message = signed.message
             if not isinstance(message, PrePrepare):
                 self._tally.add(signed)
@@ -198,9 +201,10 @@ class HeightState:
             except CertificateError:
                 self._intake.drop(signed, "bad_certificate")
                 return
+            self.witness.look_into(message)
+        self.witness.observe(signed)
         if not self._tally.add(signed):
             self._intake.drop(signed, "equivocation")
-        self._effects += [Accuse(*pair) for pair in self._tally.take_contradictions()]
         if self._tally.shared:
             self._wake(now)
 
@@ -227,10 +231,10 @@ class HeightState:
             return
         if not self._intake.is_genuine(signed, now):
             return
+        self.witness.observe(signed)
         if self._proposal is not None and message.view == self.view:
             self._primary_accused = True
             self._intake.drop(signed, "equivocation")
-            self._effects.append(Accuse(self._proposal.signed, signed))
             return
         try:
             chain_id, signatures = self._identity.chain_id, self._intake.signatures
@@ -241,6 +245,7 @@ class HeightState:
         except (CertificateError, ProposalError):
             self._intake.drop(signed, "bad_proposal")
             return
+        self.witness.look_into(message)
         if message.view > self.view:
             self._enter(message.view)
         self._proposal = _Proposal(signed, message.block, fresh=claim is None)
@@ -421,6 +426,7 @@ class HeightState:
     ) -> Signed:
         """Say it, and count our own vote like any other."""
         signed = self._voice.say(message, prepared, block)
+        self.witness.observe(signed)
         if not isinstance(message, PrePrepare):
             self._tally.add(signed)
         self._pacing.postpone_resend(now)

@@ -6,8 +6,9 @@ nothing else happens: no clock is read, nothing is sent, stored or drawn at rand
 
 This file goes from height to height and takes in events; height.py holds the rules below. What must
 not be got wrong twice has one file each: certificates.py (sets of signatures), tally.py (counting),
-promises.py (never contradict oneself), view_change.py (what a new view may propose), pacing.py
-(patience), intake.py (whose message, and of which height), voice.py (durable before it is sent).
+promises.py (never contradict oneself), witness.py (who contradicts itself), view_change.py (what a
+new view may propose), pacing.py (patience), intake.py (whose message, and of which height),
+voice.py (durable before it is sent).
 
 States of one height
 --------------------
@@ -45,18 +46,22 @@ What the clocks do: at the end of a timed view, VIEW-CHANGE(view + 1); every `re
 latest messages again, as the stored bytes, and ask again for blocks that have not come.
 """
 
+from collections import deque
 from collections.abc import Sequence
-from typing import assert_never
+from typing import Final, assert_never
 
 from consensus.certificates import SignatureCache
 from consensus.committee import Committee
 from consensus.events import (
+    Accuse,
     Advanced,
     Effect,
     Event,
     Expired,
     Fetched,
+    Heard,
     Idle,
+    PassOn,
     Pending,
     Persist,
     Proposed,
@@ -72,6 +77,9 @@ from consensus.settings import ConsensusSettings
 from consensus.voice import Identity
 from primitives.block import BlockHeader
 from primitives.keys import PrivateKey
+
+WITNESSES_MAX: Final = 3
+"""Heights of which what was said is kept: what others pass on comes when we are further."""
 
 
 class Replica:
@@ -97,6 +105,7 @@ class Replica:
         self._intake = Intake(chain_id, id, committee, settings.resend_ms, self._effects, now)
         self._pacing = Pacing(settings)
         self._state = self._start_height(head, committee, promises)
+        self._witnesses = deque([self._state.witness], maxlen=WITNESSES_MAX)
         self._state.restore(now)
 
     @property
@@ -159,6 +168,10 @@ class Replica:
                 self._state.suspect(now)
             case Idle():
                 self._state.rest()
+            case Heard(peer, height, signer, statement):
+                for witness in self._witnesses:
+                    if witness.height == height:
+                        witness.hear(peer, signer, statement)
             case Expired():
                 self._state.expire(now)
             case Advanced(head, committee):
@@ -166,6 +179,7 @@ class Replica:
             case _:
                 assert_never(event)
         self._state.apply_rules(now)
+        self._speak_out()
         effects = list(self._effects)
         self._effects.clear()
         return effects
@@ -188,10 +202,18 @@ class Replica:
         if head.height < self._state.height:
             return
         self._state = self._start_height(head, committee, ())
+        self._witnesses.append(self._state.witness)
         for signed in self._intake.start_height(committee, now):
             if signed.message.height == self._state.height:
                 self._receive(signed, now)
                 self._state.apply_rules(now)
+
+    def _speak_out(self) -> None:
+        """Accuse whoever has contradicted itself, and pass on what others may contradict."""
+        for witness in self._witnesses:
+            self._effects += [Accuse(evidence) for evidence in witness.take_evidence()]
+            for signer, statement in witness.take_testimony():
+                self._effects.append(PassOn(witness.height, signer, statement))
 
     def _receive(self, signed: Signed, now: int) -> None:
         message = signed.message

@@ -6,9 +6,6 @@ COMMITs (those of the highest views), the VIEW-CHANGE for the highest view, and 
 honest voter's views only ascend, this forgets nothing of it that still matters, and a Byzantine one
 can displace only its own votes. Counts are kept per group as votes come, so that adding one costs
 the same in a committee of 4 and of 200.
-
-Contradictions of one voter (docs/ARCHITECTURE.md section 4, evidence) surface here, since both
-messages meet here; the first of each voter and phase is kept for the caller to report.
 """
 
 from collections.abc import Iterable
@@ -53,7 +50,6 @@ class Tally:
         self._counts: dict[tuple[Phase, int, bytes], _Count] = {}
         self._view_changes: dict[str, tuple[Signed, ViewChange]] = {}
         self._accused: dict[tuple[Phase, str], None] = {}
-        self._contradictions: list[tuple[Signed, Signed]] = []
         self._heard: dict[str, None] = {}
         self.shared = False
         """Whether more than f voters of every group have sent something at this height."""
@@ -96,7 +92,7 @@ class Tally:
     def add(self, signed: Signed) -> bool:
         """Count a verified message that `refusal` let pass; whether it counts.
 
-        It does not if it contradicts an earlier one, which is then in `take_contradictions`.
+        It does not if the voter has said something else in the same place: see witness.py.
         """
         match signed.message:
             case ViewChange() as view_change:
@@ -115,11 +111,6 @@ class Tally:
         kept = [self._view_changes[name] for name in sorted(self._view_changes)]
         return [(signed, message) for signed, message in kept if message.view == view]
 
-    def take_contradictions(self) -> list[tuple[Signed, Signed]]:
-        """Return the pairs found since the last call."""
-        found, self._contradictions = self._contradictions, []
-        return found
-
     # ---- PREPARE and COMMIT ------------------------------------------------------------------
 
     def _add_vote(self, signed: Signed, vote: Vote) -> bool:
@@ -127,14 +118,11 @@ class Tally:
         votes = self._votes.setdefault((phase, signed.signer), {})
         earlier = votes.get(vote.view)
         if earlier is not None:
-            self._accuse(phase, earlier[0], signed)
+            self._accused[phase, signed.signer] = None
             return False
         if len(votes) >= VIEWS_KEPT_MAX:
             self._forget(phase, *votes.pop(min(votes)))
         votes[vote.view] = signed, vote
-        view_change = self._view_changes.get(signed.signer)
-        if phase is Phase.COMMIT and view_change is not None:
-            self._compare(signed, *view_change)
         self._count(phase, vote, signed)
         return True
 
@@ -181,12 +169,10 @@ class Tally:
     def _add_view_change(self, signed: Signed, message: ViewChange) -> bool:
         kept = self._view_changes.get(signed.signer)
         if kept is not None and kept[1].view == message.view:
-            self._accuse(Phase.VIEW_CHANGE, kept[0], signed)
+            self._accused[Phase.VIEW_CHANGE, signed.signer] = None
             return False
         self._view_changes[signed.signer] = signed, message
         self.certified = self.certified or message.prepared is not None
-        for commit, _ in self._votes.get((Phase.COMMIT, signed.signer), {}).values():
-            self._compare(commit, signed, message)
         asked: dict[str, list[int]] = {name: [] for name in self._committee.group_sizes}
         for name, (_, view_change) in self._view_changes.items():
             asked[self._committee.by_id[name].group].append(view_change.view)
@@ -197,19 +183,6 @@ class Tally:
         self.view_joined = min(_at(asked[name], faulty_max(n)) for name, n in sizes.items())
         self.view_followed = min(_at(asked[name], q - 1) for name, q in quorums.items())
         return True
-
-    # ---- evidence ----------------------------------------------------------------------------
-
-    def _compare(self, commit: Signed, signed: Signed, view_change: ViewChange) -> None:
-        """A COMMIT in v contradicts a VIEW-CHANGE for a view above v that claims less than v."""
-        claimed = -1 if view_change.prepared is None else view_change.prepared.view
-        if claimed < commit.message.view < view_change.view:
-            self._accuse(Phase.COMMIT, commit, signed)
-
-    def _accuse(self, phase: Phase, first: Signed, second: Signed) -> None:
-        if (phase, first.signer) not in self._accused:
-            self._accused[phase, first.signer] = None
-            self._contradictions.append((first, second))
 
 
 def _at(views: Iterable[int], position: int) -> int:

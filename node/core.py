@@ -62,6 +62,7 @@ from node.wire import (
     HeadAnnounced,
     Request,
     Response,
+    Testimony,
 )
 from primitives.block import Block, BlockHeader
 from primitives.institution import Institution
@@ -270,7 +271,7 @@ class Core:
             case _:
                 self.counters[f"batch_{reason}"] += 1
 
-    def _take_message(self, peer: str, message: Consensus | Head) -> None:
+    def _take_message(self, peer: str, message: Consensus | Head | Testimony) -> None:
         match message:
             case Head(height):
                 self._seat.hear_head(peer, height)
@@ -287,6 +288,8 @@ class Core:
                     self._seat.drive(consensus_events.Received(signed))
                 elif height <= self.head.height:
                     self._spreading.tell_laggard(peer)
+            case Testimony(height, signer, statement):
+                self._seat.drive(consensus_events.Heard(peer, height, signer, statement))
             case _:
                 assert_never(message)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from consensus.messages import Decision
 from ledger.store import Write, WriteBlock
 from ledger.transactions import CheckedBatch, CheckedTransaction
-from node.wire import BlockFound, Consensus, Gossip, Head, Message, Request
+from node.wire import BlockFound, Consensus, Gossip, Head, Message, Request, Testimony
 from primitives.block import BlockHeader
 from primitives.institution import Institution
 
@@ -41,7 +41,7 @@ class MessageArrived:
     """A direct message came from a peer; batches come as BatchArrived instead."""
 
     peer: str
-    message: Consensus | Head
+    message: Consensus | Head | Testimony
 
 
 @dataclass(frozen=True, slots=True)

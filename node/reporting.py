@@ -1,4 +1,4 @@
-"""From two contradictory messages to a transaction that shows them to the ledger.
+"""From two contradictory statements to a transaction that shows them to the ledger.
 
 docs/ARCHITECTURE.md section 4, evidence. Every voter that sees the contradiction reports it; the
 ledger hears the first report and refuses the rest, so that nobody has to rely on one reporter.
@@ -6,8 +6,7 @@ ledger hears the first report and refuses the rest, so that nobody has to rely o
 
 from typing import Final
 
-from consensus.evidence import Evidence, evidence_id, evidence_of
-from consensus.messages import Signed
+from consensus.evidence import Evidence, evidence_id
 from ledger.operations import ReportMisbehaviour
 from ledger.standing import offence_of, standing_of
 from ledger.transactions import (
@@ -27,13 +26,12 @@ REPORT_VALID_MS: Final = 60 * 60 * 1_000
 
 
 def report_of(
-    first: Signed, second: Signed, key: PrivateKey, chain: Chain, wall: int
+    evidence: Evidence, key: PrivateKey, chain: Chain, wall: int
 ) -> CheckedTransaction | None:
-    """Return the report of two contradictory messages of one signer, signed with our key.
+    """Return the report of evidence against a voter, signed with our key.
 
     None if the ledger has heard evidence against the signer, or would not hear this one.
     """
-    evidence = evidence_of(first, second)
     offender = chain.members.get(evidence.signer)
     offence = offence_of(standing_of(chain.reader), evidence.signer)
     heard = offence is not None and (

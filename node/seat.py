@@ -17,7 +17,8 @@ from typing import assert_never
 from consensus import events as consensus_events
 from consensus.certificates import SignatureCache
 from consensus.events import Persist
-from consensus.messages import Signed, ViewChange
+from consensus.evidence import Evidence
+from consensus.messages import ViewChange
 from consensus.replica import Replica
 from consensus.settings import ConsensusSettings
 from ledger.store import WriteBatch, WritePromise
@@ -27,7 +28,7 @@ from node.mempool import Held, Mempool
 from node.outbox import Outbox
 from node.reporting import report_of
 from node.spreading import Spreading
-from node.wire import Consensus
+from node.wire import Consensus, Testimony
 from primitives.block import Block
 from primitives.keys import PrivateKey
 
@@ -252,15 +253,21 @@ class Seat:
                     self._chain.write(decision, executed)
                 case consensus_events.Blame(signer, reason):
                     self._outbox.blame(signer, reason)
-                case consensus_events.Accuse(first, second):
-                    self._accuse(first, second)
+                case consensus_events.PassOn(height, signer, statement):
+                    testimony = Testimony(height, signer, statement)
+                    self._outbox.send_all(self._chain.committee.by_id, testimony)
+                case consensus_events.Accuse(evidence):
+                    self._accuse(evidence)
                 case _:
                     assert_never(effect)
 
-    def _accuse(self, first: Signed, second: Signed) -> None:
+    def _accuse(self, evidence: Evidence) -> None:
         """Tell the operator, and the ledger unless it has heard of it."""
-        self._outbox.report("contradiction", institution=first.signer)
-        report = report_of(first, second, self._key, self._chain, self._outbox.wall)
+        if evidence.signer == self._id:
+            self._outbox.report("key_used_elsewhere", height=evidence.height)
+            return
+        self._outbox.report("contradiction", institution=evidence.signer)
+        report = report_of(evidence, self._key, self._chain, self._outbox.wall)
         if report is not None and self._chain.lists(self._id, self._key.public):
             self._spreading.submit([report])
 

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import msgspec
 
+from consensus.evidence import Statement
 from consensus.messages import Decision, Signed
 from primitives.block import Block
-from primitives.codec import Canonical, CodecError, Digest, Height, UInt, decode
+from primitives.codec import Canonical, CodecError, Digest, Height, InstitutionId, UInt, decode
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 CONSENSUS_BYTES_MAX = 256 * 1024
@@ -48,7 +49,15 @@ class Head(Canonical, frozen=True, tag=3):
     block_hash: Digest
 
 
-Message = Consensus | BatchBody | Head
+class Testimony(Canonical, frozen=True, tag=4):
+    """What a voter told the sender at a height, where it may have told others something else."""
+
+    height: Height
+    signer: InstitutionId
+    statement: Statement
+
+
+Message = Consensus | BatchBody | Head | Testimony
 
 # ---- gossip --------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ from consensus.events import (
     Expired,
     Fetch,
     Fetched,
+    PassOn,
     Persist,
     Received,
     Send,
@@ -44,6 +45,7 @@ from consensus.events import (
     Suspect,
     WantBlock,
 )
+from consensus.evidence import Statement, ViewChangeStatement
 from consensus.messages import (
     Certificate,
     Commit,
@@ -143,8 +145,20 @@ class Network:
                 return f"decides {proof.height}/{proof.view} {name}, proven by {signers(proof)}"
             case Blame():
                 return None
-            case Accuse(first, second):
-                return f"accuses {first.signer} of {self.show(first)} and {self.show(second)}"
+            case PassOn(height, signer, statement):
+                return f"passes on of {signer}: {self.stated(height, statement)}"
+            case Accuse(evidence):
+                first, second = evidence.first, evidence.second
+                told = sorted(self.stated(evidence.height, each) for each in (first, second))
+                return f"accuses {evidence.signer} of {' and '.join(told)}"
+
+    def stated(self, height: int, statement: Statement) -> str:
+        if isinstance(statement, ViewChangeStatement):
+            claim = statement.prepared
+            claimed = "" if claim is None else f" claims {self.name(claim.block_hash)}"
+            return f"VIEW_CHANGE {height}/{statement.view}{claimed}"
+        title = f"{Phase(statement.phase).name} {height}/{statement.view}"
+        return f"{title} {self.name(statement.block_hash)}"
 
     def show(self, signed: Signed) -> str:
         message = signed.message

@@ -12,6 +12,7 @@ from consensus.events import (
     Event,
     Expired,
     Fetched,
+    PassOn,
     Persist,
     Received,
 )
@@ -131,6 +132,7 @@ class Stage:
         self.now = 1_000
         self.recorded: list[Persist] = list(promises)
         self.blamed: list[Blame] = []
+        self.passed_on: list[PassOn] = []
         self.replica = Replica(
             CHAIN,
             name,
@@ -143,11 +145,12 @@ class Stage:
         )
 
     def step(self, event: Event) -> list[Effect]:
-        """The effects but for Blame, which is gathered apart."""
+        """The effects but for Blame and PassOn, which are gathered apart."""
         effects = self.replica.step(event, self.now)
         self.recorded += [effect for effect in effects if isinstance(effect, Persist)]
         self.blamed += [effect for effect in effects if isinstance(effect, Blame)]
-        return [effect for effect in effects if not isinstance(effect, Blame)]
+        self.passed_on += [effect for effect in effects if isinstance(effect, PassOn)]
+        return [effect for effect in effects if not isinstance(effect, Blame | PassOn)]
 
     def hear(self, *messages: tuple[str, Message]) -> list[Effect]:
         """Messages come, each with its signer."""

@@ -19,6 +19,7 @@ from consensus.events import (
     Suspect,
     WantBlock,
 )
+from consensus.evidence import evidence_of
 from consensus.height import BLOCKS_KEPT_MAX
 from consensus.messages import Commit, Decision, Phase, Prepare, PrePrepare, ViewChange
 from consensus.settings import ConsensusSettings
@@ -576,7 +577,7 @@ def test_contradictions_of_others_are_reported() -> None:
     stage = Stage("r0")
     other = Prepare(1, 0, OTHER.hash)
     stage.hear(("r2", PREPARE))
-    assert stage.hear(("r2", other)) == [Accuse(by("r2", PREPARE), by("r2", other))]
+    assert stage.hear(("r2", other)) == [Accuse(evidence_of(by("r2", PREPARE), by("r2", other)))]
     assert stage.hear(("r2", other)) == []
     assert stage.dropped("equivocation") == 2
 

@@ -202,7 +202,6 @@ def test_memory_is_bounded_whatever_one_voter_sends() -> None:
             offer(tally, "r0", Commit(1, view, block_hash))
         offer(tally, "r0", ViewChange(1, view + 1, None))
         offer(tally, "r0", ViewChange(1, view + 1, prepared_in(view)))
-        tally.take_contradictions()
         sizes.append(size_of(tally))
     assert max(sizes) == max(sizes[:VIEWS_KEPT_MAX])
     assert sizes[-1] <= 6 * VIEWS_KEPT_MAX + 5
@@ -258,26 +257,22 @@ def test_a_quorum_that_was_whole_can_be_whole_again() -> None:
 
 
 @pytest.mark.parametrize("kind", [Prepare, Commit])
-def test_two_votes_in_one_view_are_reported_once(kind: type[Vote]) -> None:
+def test_of_two_votes_in_one_view_the_first_counts(kind: type[Vote]) -> None:
     tally = new()
     first, second = kind(1, 4, BLOCK.hash), kind(1, 4, OTHER.hash)
     assert offer(tally, "r0", first) is None
     assert offer(tally, "r0", first) == "duplicate"
     assert offer(tally, "r0", second) == "contradiction"
     assert offer(tally, "r0", second) == "equivocation"
-    pairs = tally.take_contradictions()
-    assert pairs == [(unsigned("r0", first), unsigned("r0", second))]
-    assert tally.take_contradictions() == []
     assert offer(tally, "r0", kind(1, 5, BLOCK.hash)) is None
     assert offer(tally, "r1", second) is None
 
 
-def test_two_claims_for_one_view_are_a_contradiction() -> None:
+def test_of_two_claims_for_one_view_the_first_counts() -> None:
     tally = new()
     first, second = ViewChange(1, 4, None), ViewChange(1, 4, prepared_in(2))
     assert offer(tally, "r0", first) is None
     assert offer(tally, "r0", second) == "contradiction"
-    assert tally.take_contradictions() == [(unsigned("r0", first), unsigned("r0", second))]
 
 
 def test_another_certificate_for_the_same_claim_is_none() -> None:
@@ -285,42 +280,6 @@ def test_another_certificate_for_the_same_claim_is_none() -> None:
     offer(tally, "r0", ViewChange(1, 4, certify(Phase.PREPARE, QUORUM, BLOCK, 2)))
     others = certify(Phase.PREPARE, [*QUORUM, "r3"], BLOCK, 2)
     assert offer(tally, "r0", ViewChange(1, 4, others)) == "duplicate"
-
-
-@pytest.mark.parametrize("claimed", [None, 1])
-@pytest.mark.parametrize("order", [1, -1])
-def test_hiding_a_commit_from_a_view_change_is_a_contradiction(
-    claimed: int | None, order: int
-) -> None:
-    commit = Commit(1, 2, BLOCK.hash)
-    ask = ViewChange(1, 4, None if claimed is None else prepared_in(claimed))
-    messages: list[Commit | ViewChange] = [commit, ask]
-    tally = new()
-    for message in messages[::order]:
-        assert offer(tally, "r0", message) is None
-    assert tally.take_contradictions() == [(unsigned("r0", commit), unsigned("r0", ask))]
-
-
-def test_one_proof_against_a_voter_and_phase_is_enough() -> None:
-    tally = new()
-    for message in (Commit(1, 2, BLOCK.hash), ViewChange(1, 4, None), ViewChange(1, 5, None)):
-        assert offer(tally, "r0", message) is None
-    assert len(tally.take_contradictions()) == 1
-
-
-@pytest.mark.parametrize("order", [1, -1])
-@pytest.mark.parametrize(
-    ("commit_view", "asked_view", "claimed"), [(2, 4, 2), (2, 4, 3), (4, 4, None), (5, 4, 3)]
-)
-def test_an_honest_voter_is_never_accused(
-    commit_view: int, asked_view: int, claimed: int | None, order: int
-) -> None:
-    ask = ViewChange(1, asked_view, None if claimed is None else prepared_in(claimed))
-    messages: list[Commit | ViewChange] = [Commit(1, commit_view, BLOCK.hash), ask]
-    tally = new()
-    for message in messages[::order]:
-        offer(tally, "r0", message)
-    assert tally.take_contradictions() == []
 
 
 def test_a_proposal_is_not_counted() -> None:
