@@ -5,6 +5,7 @@ wait for the network libraries of a daemon.
 """
 
 import importlib
+import json
 import os
 import sys
 import time
@@ -12,23 +13,31 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
 from node.console import (
+    PATH,
+    CommandError,
     ExitCode,
+    emit,
     emit_fields,
     fail,
     json_option,
     leave,
+    note,
     progress,
     settle_errors,
     wants_json,
 )
+from node.home import printable, read_file, reason
 
 if TYPE_CHECKING:
     from simulations.campaign import CampaignReport
+    from simulations.profiles import Profile
+    from simulations.scenario import Scenario
 
 
 class _Entry(NamedTuple):
@@ -145,10 +154,19 @@ def main() -> None:
 @click.option(
     "--profile", "name", default="standard", show_default=True, help="What the seeds may meet."
 )
-@click.option("--verbose", is_flag=True, help="With --seed: tell what happens, line by line.")
+@click.option("--scenario", "path", type=PATH, help="Run the scenario of this file instead.")
+@click.option("--verbose", is_flag=True, help="With one run: tell what happens, line by line.")
+@click.option("--shrink", is_flag=True, help="With one run that fails: print the smallest like it.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes at once. Default: one per core.")
 def simulate(
-    seeds: int, first_seed: int, seed: int | None, name: str, verbose: bool, jobs: int | None
+    seeds: int,
+    first_seed: int,
+    seed: int | None,
+    name: str,
+    path: Path | None,
+    verbose: bool,
+    shrink: bool,
+    jobs: int | None,
 ) -> None:
     """Run whole networks under faults in virtual time; each seed draws one scenario.
 
@@ -157,29 +175,87 @@ def simulate(
 
     Exit code 127: a node crashed. 128: no progress after the faults. 129: a rule was broken.
     """
-    if verbose and seed is None:
+    if seed is not None and path is not None:
+        raise click.UsageError("Give --seed or --scenario, not both: each names one run.")
+    alone = seed is not None or path is not None
+    if verbose and not alone:
         raise click.UsageError("--verbose tells the story of one run: give it with --seed.")
-    from simulations.campaign import CampaignReport, run_campaign, run_seed
+    if shrink and not alone:
+        raise click.UsageError("--shrink takes one run that fails: give it with --seed.")
+    from simulations.campaign import run_campaign
     from simulations.profiles import PROFILES
 
     profile = PROFILES.get(name)
     if profile is None:
         raise click.UsageError(f"There is no profile {name!r}; take one of {', '.join(PROFILES)}.")
-    if seed is not None:
-        show = partial(click.echo, err=wants_json()) if verbose else None
-        started = time.monotonic_ns()
-        run = run_seed(seed, profile, show)
-        report = CampaignReport((run,), (time.monotonic_ns() - started) // 1_000_000)
-    else:
-        workers = jobs or len(os.sched_getaffinity(0))
-        with progress(f"Simulating {name}", seeds) as bar:
-            chosen = range(first_seed, first_seed + seeds)
-            report = run_campaign(chosen, workers, lambda _: bar.advance(1), profile)
-    _report(report)
+    if alone:
+        _simulate_one(_scenario(seed, profile, path), path, verbose, shrink)
+    workers = jobs or len(os.sched_getaffinity(0))
+    with progress(f"Simulating {name}", seeds) as bar:
+        chosen = range(first_seed, first_seed + seeds)
+        report = run_campaign(chosen, workers, lambda _: bar.advance(1), profile)
+    _report(report, None)
     leave(report.exit_code)
 
 
-def _report(report: "CampaignReport") -> None:
+def _scenario(seed: int | None, profile: "Profile", path: Path | None) -> "Scenario":
+    """The one scenario that the user named, by file or by seed."""
+    if path is None:
+        from simulations.drawing import draw
+
+        return draw(seed or 0, profile)
+    from simulations.scenario_files import SCENARIO_BYTES_MAX, ScenarioError, read_scenario
+
+    try:
+        return read_scenario(read_file(path, SCENARIO_BYTES_MAX))
+    except OSError as error:
+        raise CommandError(
+            f"The scenario file {printable(path)} cannot be read: {reason(error)}.", ExitCode.FILE
+        ) from error
+    except ScenarioError as error:
+        raise CommandError(f"{printable(path)}: {error}", ExitCode.FILE) from error
+
+
+def _simulate_one(scenario: "Scenario", path: Path | None, verbose: bool, shrink: bool) -> NoReturn:
+    from simulations.campaign import CampaignReport, run_scenario
+
+    if shrink:
+        _shrink(scenario)
+    show = partial(click.echo, err=wants_json()) if verbose else None
+    started = time.monotonic_ns()
+    run = run_scenario(scenario, show)
+    report = CampaignReport((run,), (time.monotonic_ns() - started) // 1_000_000)
+    _report(report, path)
+    leave(report.exit_code)
+
+
+def _shrink(scenario: "Scenario") -> NoReturn:
+    """Print the smallest scenario that fails in the same way, as a file that can be run."""
+    from simulations.scenario_files import write_scenario
+    from simulations.shrink import RUNS_MAX, NothingToShrink
+    from simulations.shrink import shrink as find_smallest
+
+    try:
+        with progress("Shrinking", RUNS_MAX) as bar:
+            found = find_smallest(scenario, progress=lambda _: bar.advance(1))
+    except NothingToShrink as error:
+        raise CommandError(str(error), ExitCode.REFUSED) from error
+    text, run = write_scenario(found.scenario), found.report
+    note(f"Found in {found.runs} runs: {run.scenario}")
+    note(f"It ends with {run.verdict.name}: {run.reason}")
+    note("To run it again: save it to FILE, then `medpact simulate --scenario FILE --verbose`.")
+    document = {
+        "exit_code": run.verdict.exit_code,
+        "verdict": run.verdict.name.lower(),
+        "reason": run.reason,
+        "runs": found.runs,
+        "scenario": json.loads(text),
+    }
+    emit(document, lambda: click.echo(text))
+    leave(run.verdict.exit_code)
+
+
+def _report(report: "CampaignReport", path: Path | None) -> None:
     """Print what came of simulated runs, and of each failed one how to see it again."""
     from simulations.campaign import FORK_EXPECTED_RUNS, replay_command, shrink_command
 
@@ -199,11 +275,10 @@ def _report(report: "CampaignReport") -> None:
     fields: list[tuple[str, object]] = []
     for run in report.failures:
         fields.append((f"seed {run.seed}", f"{run.verdict.name}: {run.reason}"))
-        fields += [
-            ("  scenario", run.scenario),
-            ("  replay", replay_command(run.seed, run.profile)),
-        ]
-    if report.failures:
+        fields.append(("  scenario", run.scenario))
+        if path is None:
+            fields.append(("  replay", replay_command(run.seed, run.profile)))
+    if report.failures and path is None:
         first = report.failures[0]
         fields.append(("to shrink the first", shrink_command(first.seed, first.profile)))
     if report.blind:

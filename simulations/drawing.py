@@ -13,6 +13,21 @@ from simulations.scenario import Byzantine, Scenario, Shape, Weather, groups_of,
 _RULES: tuple[QuorumRule, ...] = ("per_class", "per_class", "per_class", "pooled", "flat")
 
 
+_SETTINGS: Mapping[str, tuple[int, ...]] = {
+    "clock_drift_ms_max": (500, 2_000, 10_000),
+    "heartbeat_ms": (2_000, 0, 0, 0),
+    "censorship_heights": (1, 10, 3),
+    "view_timeout_ms_min": (200, 1_000, 500),
+    "view_timeout_ms_max": (6_000, 4_000, 2_000),
+    "resend_ms": (200, 1_000, 500),
+    "batch_delay_ms": (50, 5, 0),
+    "batch_transactions_max": (3, 2_000, 100),
+    "block_batches_max": (8, 256),
+    "replay_window_blocks": (10, 50, 1_000),
+}
+"""What each is drawn from; the last of each is the plainest."""
+
+
 def draw(
     seed: int,
     profile: Profile = STANDARD,
@@ -63,19 +78,13 @@ def _draw_shape(chance: random.Random, profile: Profile) -> Shape:
 
 
 def _draw_settings(chance: random.Random, profile: Profile) -> dict[str, int]:
-    usual: dict[str, tuple[int, ...]] = {
-        "clock_drift_ms_max": (500, 2_000, 10_000),
-        "heartbeat_ms": (0, 0, 0, 2_000),
-        "censorship_heights": (1, 3, 10),
-        "view_timeout_ms_min": (200, 500, 1_000),
-        "view_timeout_ms_max": (2_000, 4_000, 6_000),
-        "resend_ms": (200, 500, 1_000),
-        "batch_delay_ms": (0, 5, 50),
-        "batch_transactions_max": (3, 100, 2_000),
-        "block_batches_max": (8, 256),
-        "replay_window_blocks": (10, 50, 1_000),
-    }
-    return {name: chance.choice(values) for name, values in {**usual, **profile.own}.items()}
+    choices = {**_SETTINGS, **profile.own}
+    return {name: chance.choice(values) for name, values in choices.items()}
+
+
+def settings_usual() -> dict[str, int]:
+    """The plainest value of every setting."""
+    return {name: values[-1] for name, values in _SETTINGS.items()}
 
 
 def _draw_weather(chance: random.Random, profile: Profile) -> Weather:

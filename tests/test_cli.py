@@ -15,6 +15,7 @@ from node.commands.outcome import finish
 from node.console import CommandError, ExitCode
 from node.home import Home
 from node.submission import Sent, Signed
+from simulations.scenario import Scenario
 
 ROOT = Path(__file__).resolve().parents[1]
 ID = "ab" * 32
@@ -277,19 +278,66 @@ def test_one_seed_tells_its_story() -> None:
 def test_a_failure_says_how_to_see_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     from simulations import campaign
 
-    def stuck(seed: int, *_: object) -> campaign.Report:
+    def stuck(scenario: Scenario, *_: object) -> campaign.Report:
         verdict = campaign.Verdict.STUCK
         return campaign.Report(
-            seed, "crash", verdict, "no block", "4 recorders", "00", None, {"Crash": 3}, 1
+            scenario.seed,
+            scenario.profile,
+            verdict,
+            "no block",
+            "4 recorders",
+            "00",
+            None,
+            {"Crash": 3},
+            1,
         )
 
-    monkeypatch.setattr(campaign, "run_seed", stuck)
+    monkeypatch.setattr(campaign, "run_scenario", stuck)
     result = run("simulate", "--seed", "7", "--profile", "crash")
     assert result.exit_code == 128
     assert "STUCK: no block" in result.stdout
     assert "medpact simulate --seed 7 --profile crash --verbose" in result.stdout
     assert "medpact simulate --seed 7 --profile crash --shrink" in result.stdout
     assert "3 in 1 runs" in result.stdout
+
+
+def test_a_failure_is_shrunk_to_a_file_that_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from simulations.host import Host
+
+    def vain(self: Host, peer: str, raw: bytes) -> None:
+        raise KeyError("a planted bug")
+
+    monkeypatch.setattr(Host, "message", vain)
+    shrunk = run("simulate", "--seed", "3", "--shrink")
+    assert shrunk.exit_code == 127
+    assert "It ends with CRASHED" in shrunk.stderr
+    path = tmp_path / "small scenario.json"
+    path.write_text(shrunk.stdout)
+    assert json.loads(shrunk.stdout)["faults"] == []
+    again = run("simulate", "--scenario", path, "--verbose")
+    assert again.exit_code == 127
+    assert "a planted bug" in again.stdout
+    monkeypatch.undo()
+    passed = document_of(run("simulate", "--scenario", path, "--json"))
+    assert passed["runs"][0]["verdict"] == "passed"
+    message = error_of(run("simulate", "--scenario", path, "--shrink"), ExitCode.REFUSED)
+    assert "nothing to shrink" in message
+
+
+def test_a_scenario_that_cannot_be_used_is_refused_with_its_name(tmp_path: Path) -> None:
+    missing = tmp_path / "none.json"
+    message = error_of(run("simulate", "--scenario", missing), ExitCode.FILE)
+    assert "none.json cannot be read: no such file" in message
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text('{"sede": 1}')
+    message = error_of(run("simulate", "--scenario", wrong), ExitCode.FILE)
+    assert "wrong.json: the scenario has an unknown name, 'sede'" in message
+    message = error_of(run("simulate", "--shrink"), ExitCode.USAGE)
+    assert "give it with --seed" in message
+    message = error_of(run("simulate", "--seed", "1", "--scenario", wrong), ExitCode.USAGE)
+    assert "not both" in message
 
 
 def test_an_unknown_profile_is_refused_with_those_there_are() -> None:
