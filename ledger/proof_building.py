@@ -6,14 +6,17 @@ from ledger.entries import Entry, directory_leaves, entries_of, entry_roots
 from ledger.execution import StoredBlock, stored_block
 from ledger.fingerprint import FingerprintError, Opening, commitment
 from ledger.proof_files import (
+    COMMITTEE_CHANGES_MAX,
     PROOF_ENTRIES_MAX,
+    CommitteeChange,
     EntryBlock,
     EntryProof,
     RecordProof,
     TransactionProof,
     encode_proof,
 )
-from ledger.state import Record, chain_head, chain_key, members
+from ledger.standing import committee_record, standing_of
+from ledger.state import Record, StateError, chain_head, chain_key, members
 from ledger.store import LedgerReader
 from ledger.transactions import CheckedTransaction, read_transaction
 from ledger.trie import ProofError, prove_value
@@ -46,7 +49,7 @@ def build_transaction_proof(
         TransactionProof(
             header=block.decision.block.header,
             certificate=block.decision.certificate,
-            committee_changes=(),
+            committee_changes=committee_changes(reader, height),
             transaction=transactions[index].raw,
             receipt=block.receipts[index],
             inclusion=prove(leaves, index),
@@ -84,7 +87,7 @@ def build_record_proof(
         RecordProof(
             header=decision.block.header,
             certificate=decision.certificate,
-            committee_changes=(),
+            committee_changes=committee_changes(reader, height),
             record=record,
             head=head,
             state=prove_value(reader, chain_key(record)),
@@ -92,6 +95,30 @@ def build_record_proof(
             opening=opening,
         )
     )
+
+
+def committee_changes(reader: LedgerReader, height: int) -> tuple[CommitteeChange, ...]:
+    """Return all changes from the founders' committee to that of `height`, ascending.
+
+    Raises ProofError if there are more than a file may show.
+    """
+    changes: list[CommitteeChange] = []
+    since = standing_of(reader).committee_since
+    while since > 1:
+        record, decision = committee_record(reader, since), reader.decision(since - 1)
+        if record is None or decision is None or record.previous >= since:
+            raise StateError(f"The store has lost the committee that began at block {since}.")
+        if since <= height:
+            changes.append(
+                CommitteeChange(decision.block.header, decision.certificate, record.voters)
+            )
+        since = record.previous
+    if len(changes) > COMMITTEE_CHANGES_MAX:
+        raise ProofError(
+            f"The committee has changed {len(changes)} times up to block {height}, and one file "
+            f"follows {COMMITTEE_CHANGES_MAX} changes."
+        )
+    return tuple(reversed(changes))
 
 
 def _history(reader: LedgerReader, chain: bytes) -> tuple[EntryBlock, ...]:

@@ -1,10 +1,13 @@
 """What stands in a proof file (docs/protocol.md), and what a verified one proves."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
 import msgspec
 
+from consensus.committee import VOTERS_MAX, Voter
+from consensus.evidence import Evidence
 from consensus.messages import Certificate
 from ledger.fingerprint import Opening
 from ledger.operations import Grant, Operation, RecordShare, Revoke
@@ -30,6 +33,23 @@ PROOF_VERSION: Final = 1
 PROOF_BYTES_MAX: Final = 64 * 1024 * 1024
 PROOF_ENTRIES_MAX: Final = 100_000
 """Entries of one chain that a file may show."""
+COMMITTEE_CHANGES_MAX: Final = 10_000
+"""Changes of the committee that a file may follow: with seven voters 1.4 KB and 0.6 ms each."""
+
+
+class CommitteeChange(Canonical, frozen=True):
+    """The last block of one committee, which names the next one, and the voters of that."""
+
+    header: BlockHeader
+    certificate: Certificate
+    """By the committee that decided the header."""
+    voters: Annotated[tuple[Voter, ...], msgspec.Meta(max_length=VOTERS_MAX)]
+    """Of the height above the header's; their hash is its next_committee_hash."""
+
+
+CommitteeChanges = Annotated[
+    tuple[CommitteeChange, ...], msgspec.Meta(max_length=COMMITTEE_CHANGES_MAX)
+]
 
 
 class EntryProof(Canonical, frozen=True):
@@ -47,8 +67,8 @@ class TransactionProof(Canonical, frozen=True, tag=1):
 
     header: BlockHeader
     certificate: Certificate
-    committee_changes: tuple[bytes, ...]
-    """The committee's changes since genesis; there is no kind of them yet, so none."""
+    committee_changes: CommitteeChanges
+    """All from genesis up to the committee that decided the header, ascending by height."""
     transaction: bytes
     receipt: Receipt
     inclusion: InclusionProof
@@ -70,7 +90,7 @@ class RecordProof(Canonical, frozen=True, tag=2):
 
     header: BlockHeader
     certificate: Certificate
-    committee_changes: tuple[bytes, ...]
+    committee_changes: CommitteeChanges
     """As in TransactionProof."""
     record: Digest
     head: ChainHead | None
@@ -122,6 +142,10 @@ class Verdict:
     committee_hash: bytes
     committee: tuple[str, ...]
     """The voters of that height."""
+    committee_since: int
+    """The first height that they decided."""
+    committee_changes: int
+    """How many changes lie between the founders' committee and this one."""
     signers: tuple[str, ...]
     """Those of them whose commit signatures were checked."""
     transaction_id: bytes | None = None
@@ -135,6 +159,10 @@ class Verdict:
     """None in a record's proof: there is no such record."""
     operations: tuple[ProvedOperation, ...] = ()
     """A record's entries in order; of a transaction, its operations if it succeeded."""
+    evidence: tuple[Evidence, ...] = ()
+    """Of a transaction that reported misbehaviour: what was shown, its signatures checked."""
+    member_ids: Mapping[bytes, str] = field(default_factory=dict)
+    """Institution ids by every key that genesis or a committee on the way lists."""
     opening_checked: bool = False
     """An opening of the record's commitment was given and fits."""
     data_checked: bool = False

@@ -1,7 +1,8 @@
 """Proof files: one transaction or the whole history of one record, checked without any node.
 
 A proof file and the genesis file are all a verifier needs. The header is believed because a quorum
-of every voting class signed it; the rest because its hashes lead to the roots in the header:
+of every voting class of its committee signed it, and the committee because it was followed from
+genesis (ledger/light_client.py); the rest because its hashes lead to the roots in the header:
 
 * a transaction: its author's signature, its id in a receipt, the receipt under the receipts root;
   where asked for, its entries under the entry roots of their chains, and these under the directory;
@@ -21,14 +22,12 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Literal
 
-from consensus.certificates import CertificateError, check_certificate
-from consensus.committee import Committee
-from consensus.messages import Phase
-from ledger.committee import committee_of
+from consensus.evidence import Evidence, EvidenceError, check_evidence
 from ledger.entries import Entry, accumulate, directory_leaf
 from ledger.fingerprint import FingerprintError, Opening, check_data, commitment
 from ledger.genesis import Genesis
-from ledger.operations import RecordShare, RegisterRecord
+from ledger.light_client import Following, follow_committee
+from ledger.operations import Operation, RecordShare, RegisterRecord, ReportMisbehaviour
 from ledger.proof_building import build_record_proof, build_transaction_proof
 from ledger.proof_files import (
     Proof,
@@ -42,7 +41,6 @@ from ledger.receipts import DID_NOT_RUN, ReceiptCode
 from ledger.state import Record, chain_key, record_id
 from ledger.transactions import CheckedTransaction, TransactionError, check_transaction
 from ledger.trie import ProofError, check_value
-from primitives.block import HEADER_VERSION
 from primitives.codec import CodecError, decode, encode
 from primitives.hashing import ZERO_DIGEST
 from primitives.merkle import MerkleError, check, tree_root, verify_inclusion
@@ -69,47 +67,23 @@ def verify_proof(
     given here. Raises ProofError with the exact reason if anything at all is wrong.
     """
     proof = decode_proof(data)
-    committee = committee_of(genesis.institutions, genesis.classes, genesis.quorum)
-    _check_header(proof, genesis, committee)
-    if isinstance(proof, TransactionProof):
-        verdict = _verify_transaction(proof, genesis, committee)
-        openings = [opening]
-    else:
-        verdict = _verify_record(proof, genesis, committee)
-        openings = [opening, proof.opening]
-    return _check_openings(verdict, [each for each in openings if each is not None], file_chunks)
-
-
-def _check_header(proof: Proof, genesis: Genesis, committee: Committee) -> None:
-    """Raise ProofError unless the committee of `genesis` decided the header of `proof`."""
-    header, certificate = proof.header, proof.certificate
-    if header.version != HEADER_VERSION:
-        raise ProofError(f"The block header has the unknown version {header.version}.")
-    if header.chain_id != genesis.chain_id:
+    if proof.header.chain_id != genesis.chain_id:
         raise ProofError(
             "The proof is of another ledger than this genesis file, or the genesis file was "
             "changed."
         )
-    if proof.committee_changes:
-        raise ProofError(
-            "The proof passes through changes of the committee, which this version of the program "
-            "cannot follow: use a newer one."
-        )
-    if header.height == 0:
-        raise ProofError("The genesis block is not decided by anyone and proves nothing.")
-    if certificate.height != header.height:
-        raise ProofError("The certificate is for another height than the block header.")
-    if certificate.block_hash != header.hash():
-        raise ProofError("The certificate is for another block, or the block header was changed.")
-    if certificate.view < header.view:
-        raise ProofError("The certificate is of an earlier view than the block it decides.")
-    try:
-        check_certificate(certificate, Phase.COMMIT, genesis.chain_id, committee)
-    except CertificateError as error:
-        raise ProofError(f"The certificate does not hold: {error}.") from error
+    following = follow_committee(proof.committee_changes, proof.header.height, genesis)
+    following.check_decided(proof.header, proof.certificate)
+    if isinstance(proof, TransactionProof):
+        verdict = _verify_transaction(proof, genesis, following)
+        openings = [opening]
+    else:
+        verdict = _verify_record(proof, genesis, following)
+        openings = [opening, proof.opening]
+    return _check_openings(verdict, [each for each in openings if each is not None], file_chunks)
 
 
-def _verify_transaction(proof: TransactionProof, genesis: Genesis, committee: Committee) -> Verdict:
+def _verify_transaction(proof: TransactionProof, genesis: Genesis, following: Following) -> Verdict:
     try:
         transaction = check_transaction(proof.transaction, genesis.chain_id, genesis.limits)
     except TransactionError as error:
@@ -131,7 +105,7 @@ def _verify_transaction(proof: TransactionProof, genesis: Genesis, committee: Co
     _check_entries(proof, transaction, ok)
     operations = transaction.body.operations if ok else ()
     return replace(
-        _verdict("transaction", proof, genesis, committee),
+        _verdict("transaction", proof, genesis, following),
         transaction_id=transaction.id,
         code=code,
         failed_operation=None if ok else receipt.operation,
@@ -147,7 +121,27 @@ def _verify_transaction(proof: TransactionProof, genesis: Genesis, committee: Co
             )
             for index, operation in enumerate(operations)
         ),
+        evidence=_checked_evidence(operations, following),
     )
+
+
+def _checked_evidence(
+    operations: Sequence[Operation], following: Following
+) -> tuple[Evidence, ...]:
+    """Return the evidence that was reported; whoever it names must have signed both statements."""
+    found = []
+    for operation in operations:
+        if isinstance(operation, ReportMisbehaviour):
+            evidence = operation.evidence
+            voter = following.committee.by_id.get(evidence.signer)
+            if voter is None:
+                raise ProofError(f"The evidence is against {evidence.signer}, who had no vote.")
+            try:
+                check_evidence(evidence, following.chain_id, voter.key)
+            except EvidenceError as error:
+                raise ProofError(f"The evidence does not hold: {error}.") from error
+            found.append(evidence)
+    return tuple(found)
 
 
 def _check_entries(proof: TransactionProof, transaction: CheckedTransaction, ok: bool) -> None:
@@ -175,7 +169,7 @@ def _check_entries(proof: TransactionProof, transaction: CheckedTransaction, ok:
             ) from error
 
 
-def _verify_record(proof: RecordProof, genesis: Genesis, committee: Committee) -> Verdict:
+def _verify_record(proof: RecordProof, genesis: Genesis, following: Following) -> Verdict:
     header, head = proof.header, proof.head
     value = None if head is None else encode(head)
     check_value(proof.state, chain_key(proof.record), value, header.state_root)
@@ -194,7 +188,7 @@ def _verify_record(proof: RecordProof, genesis: Genesis, committee: Committee) -
     if accumulated != (head.accumulated if head else ZERO_DIGEST):
         raise ProofError("The entries shown are not those of the ledger: one was changed.")
     return replace(
-        _verdict("record", proof, genesis, committee),
+        _verdict("record", proof, genesis, following),
         record_id=proof.record,
         record=record,
         operations=tuple(_operations(proof)),
@@ -235,9 +229,9 @@ def _operations(proof: RecordProof) -> Iterator[ProvedOperation]:
 
 
 def _verdict(
-    kind: Literal["transaction", "record"], proof: Proof, genesis: Genesis, committee: Committee
+    kind: Literal["transaction", "record"], proof: Proof, genesis: Genesis, following: Following
 ) -> Verdict:
-    header = proof.header
+    header, committee = proof.header, following.committee
     return Verdict(
         kind=kind,
         ledger=genesis.name,
@@ -247,7 +241,10 @@ def _verdict(
         block_hash=proof.certificate.block_hash,
         committee_hash=committee.hash,
         committee=tuple(voter.id for voter in committee.voters),
+        committee_since=following.since,
+        committee_changes=len(proof.committee_changes),
         signers=tuple(entry.signer for entry in proof.certificate.signatures),
+        member_ids=following.member_ids,
     )
 
 

@@ -152,7 +152,7 @@ def verify(file: Path, genesis_file: Path, data: Path | None, sidecar_file: Path
         raise CommandError(
             f"{printable(file)} proves nothing. {error}", ExitCode.REFUSED, verified=False
         ) from error
-    emit(document_of(verdict, genesis), lambda: show_verdict(verdict, genesis))
+    emit(document_of(verdict), lambda: show_verdict(verdict))
 
 
 def _verify(

@@ -5,17 +5,17 @@ from typing import Any
 import click
 import msgspec
 
-from ledger.genesis import Genesis
-from ledger.operations import RegisterRecord
+from ledger.operations import Grant, RegisterRecord, Revoke
 from ledger.proof_files import ProvedOperation, Verdict
 from ledger.receipts import ReceiptCode
 from ledger.state import person_id
 from node.arguments import shown_time
 from node.console import counted
+from node.methods.governance_views import evidence_view
 from node.methods.views import code_meaning, operation_view
 
 
-def document_of(verdict: Verdict, genesis: Genesis) -> dict[str, Any]:
+def document_of(verdict: Verdict) -> dict[str, Any]:
     """The verdict as a JSON document."""
     record = verdict.record
     return {
@@ -28,6 +28,8 @@ def document_of(verdict: Verdict, genesis: Genesis) -> dict[str, Any]:
         "block_hash": verdict.block_hash.hex(),
         "committee_hash": verdict.committee_hash.hex(),
         "committee": list(verdict.committee),
+        "committee_since": verdict.committee_since,
+        "committee_changes": verdict.committee_changes,
         "signers": list(verdict.signers),
         "transaction": None if verdict.transaction_id is None else verdict.transaction_id.hex(),
         "code": None if verdict.code is None else int(verdict.code),
@@ -38,19 +40,20 @@ def document_of(verdict: Verdict, genesis: Genesis) -> dict[str, Any]:
         "custodian": None if record is None else record.custodian,
         "opening_checked": verdict.opening_checked,
         "data_checked": verdict.data_checked,
-        "operations": [_operation(proved, genesis) for proved in verdict.operations],
+        "operations": [_operation(proved, verdict) for proved in verdict.operations],
+        "evidence": [msgspec.to_builtins(evidence_view(each)) for each in verdict.evidence],
         "proves": proves(verdict),
         "does_not_prove": does_not_prove(verdict),
     }
 
 
-def show_verdict(verdict: Verdict, genesis: Genesis) -> None:
+def show_verdict(verdict: Verdict) -> None:
     """Print the verdict for people."""
     click.secho("VERIFIED", bold=True)
     for sentence in proves(verdict):
         click.echo(f"  + {sentence}")
     for proved in verdict.operations:
-        click.echo(f"      {_line(proved, genesis)}")
+        click.echo(f"      {_line(proved, verdict)}")
     click.echo("Not proved:")
     for sentence in does_not_prove(verdict):
         click.echo(f"  - {sentence}")
@@ -64,10 +67,23 @@ def proves(verdict: Verdict) -> list[str]:
         sentences.append("The data given is the data that was committed to, byte for byte.")
     elif verdict.opening_checked:
         sentences.append("The opening fits the commitment: give --file to compare the data.")
+    sentences += [
+        f"{each.signer} signed two statements at block {each.height} of which no correct voter "
+        "signs both."
+        for each in verdict.evidence
+    ]
     sentences.append(
         f"{len(verdict.signers)} of {len(verdict.committee)} voters signed the block, a quorum of "
         f"every voting class: {', '.join(verdict.signers)}."
     )
+    if verdict.committee_changes:
+        sentences.append(
+            f"They are the committee since block {verdict.committee_since}: "
+            f"{counted(verdict.committee_changes, 'change')} from the founders in the genesis file "
+            "on, each decided by the committee before it."
+        )
+    else:
+        sentences.append("They are the founders in the genesis file.")
     return sentences
 
 
@@ -112,25 +128,29 @@ def does_not_prove(verdict: Verdict) -> list[str]:
     sentences.append(
         "That what was said is true: the ledger shows who said what and when. The verdict rests on "
         f"the committee {verdict.committee_hash.hex()} and holds unless a quorum in every one of "
-        "its voting classes gave away its keys."
+        f"its voting classes{_or_before(verdict)} gave away its keys."
     )
     return sentences
 
 
-def _operation(proved: ProvedOperation, genesis: Genesis) -> dict[str, Any]:
+def _or_before(verdict: Verdict) -> str:
+    return ", or of those of a committee before it," if verdict.committee_changes else ""
+
+
+def _operation(proved: ProvedOperation, verdict: Verdict) -> dict[str, Any]:
     view = operation_view(proved.operation, proved.transaction_id, proved.index, None)
     return {
         "height": proved.height,
         "time_ms": proved.time_ms,
         "transaction": proved.transaction_id.hex(),
         "index": proved.index,
-        "author": _author(proved, genesis),
+        "author": _author(proved, verdict),
         **msgspec.to_builtins(view),
     }
 
 
-def _line(proved: ProvedOperation, genesis: Genesis) -> str:
-    said = _operation(proved, genesis)
+def _line(proved: ProvedOperation, verdict: Verdict) -> str:
+    said = _operation(proved, verdict)
     line = f"{shown_time(proved.time_ms)}  block {proved.height}  {said['operation']}"
     party = said.get("grantee") or said.get("requester")
     if party is not None:
@@ -142,9 +162,14 @@ def _line(proved: ProvedOperation, genesis: Genesis) -> str:
     return f"{line}, by {said['author']}"
 
 
-def _author(proved: ProvedOperation, genesis: Genesis) -> str:
-    """The member of the genesis file, or else the person, whose key signed."""
-    for institution in genesis.institutions:
-        if institution.key == proved.author:
-            return institution.id
-    return f"person {person_id(proved.author).hex()}"
+def _author(proved: ProvedOperation, verdict: Verdict) -> str:
+    """The member whose key signed, as far as the proof lists it, or else the person.
+
+    A member without a vote that joined or has another key since genesis is not listed.
+    """
+    member = verdict.member_ids.get(proved.author)
+    if member is not None:
+        return member
+    if isinstance(proved.operation, Grant | Revoke):
+        return f"person {person_id(proved.author).hex()}"
+    return f"the member with the key {proved.author.hex()}"

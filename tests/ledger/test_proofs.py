@@ -349,11 +349,6 @@ def test_a_block_is_not_decided_before_it_was_proposed() -> None:
         verify_proof(forge(proof, certificate=certificate), world.genesis)
 
 
-def test_changes_of_the_committee_are_not_followed_yet() -> None:
-    for raw in PROOFS.values():
-        refuse(forge(raw, committee_changes=(b"",)), "cannot follow: use a newer one")
-
-
 def test_versions_are_named() -> None:
     proof = decode_proof(RECORD_PROOF)
     refuse(sealed(encode(ProofFile(2, proof))), "has version 2; this program reads 1")
