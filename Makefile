@@ -13,7 +13,7 @@ LOCKS := requirements/build.txt requirements/runtime.txt requirements/demo.txt r
 # The directory of one's own files for the demo. It travels in the environment, unexpanded: any name is safe there.
 override export DATA := $(value DATA)
 
-.PHONY: help install demo test check clean
+.PHONY: help install demo test check chaos clean
 
 help: ## Show this list
 	@awk -F ': .*## ' '/^[a-z]+: .*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,9 @@ check: .venv/.installed ## Run ruff (style, errors) and mypy (strict types)
 	@$(RUN) -m ruff format --quiet --diff . || { echo "To apply this: $(RUN) -m ruff format ." >&2; exit 1; }
 	@echo "Types (mypy)"
 	@$(RUN) -m mypy
+
+chaos: .venv/.installed ## Run real daemons under load while everything goes wrong: three seeds, about ten minutes
+	@$(RUN) -m simulations.chaos
 
 clean: ## Remove .venv, caches and build leftovers
 	@rm -rf .venv build medpact.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*

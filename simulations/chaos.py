@@ -126,6 +126,9 @@ def run_all(seeds: range, settings: Settings, console: Console, *, keep: bool) -
         try:
             report = run_seed(settings, seed, machine, directory, say, keep=keep)
             kept = keep or report.verdict is not Verdict.PASSED
+        except (KeyboardInterrupt, SystemExit):
+            kept = keep
+            raise
         finally:
             if kept:
                 console.print(f"Homes and logs are kept in {directory}")

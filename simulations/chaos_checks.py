@@ -15,6 +15,7 @@ from typing import Any
 
 from consensus.messages import Decision
 from ledger.genesis import Genesis
+from ledger.operations import ReportMisbehaviour
 from ledger.receipts import DID_NOT_RUN, Receipt
 from ledger.store import StateChanges, WriteBlock
 from ledger.transactions import check_batch
@@ -187,7 +188,17 @@ def check_chains(chains: list[Chain], genesis: Genesis, acknowledged: Mapping[st
             raise Violation(f"{first.name} and {chain.name} differ in receipts or batches")
     writes = first.writes()
     check_meaning(genesis, writes)
+    check_innocence(writes)
     check_places(acknowledged, writes)
+
+
+def check_innocence(writes: list[WriteBlock]) -> None:
+    """Nobody here is dishonest, so nobody may have been shown to be. Raises Violation."""
+    for write in writes:
+        for transaction in (t for batch in write.batches for t in batch.transactions):
+            if any(isinstance(o, ReportMisbehaviour) for o in transaction.body.operations):
+                height = write.decision.block.header.height
+                raise Violation(f"block {height} holds evidence against an honest member")
 
 
 def check_places(acknowledged: Mapping[str, int], writes: list[WriteBlock]) -> None:

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from simulations.chaos_plan import ON_DISK, Kind
@@ -70,18 +71,16 @@ def enter(module: str, arguments: Sequence[str]) -> int | None:
         os.environ[INSIDE] = "no"
         return None
     command = [*prefix, sys.executable, "-m", module, *arguments]
-    inside = subprocess.Popen(command, env={**os.environ, INSIDE: "yes"})
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED_BY_SIGTERM))
-    while True:
-        try:
-            return inside.wait()
-        except KeyboardInterrupt:
-            # The process inside has got it as well, and cleans up.
-            continue
-        except SystemExit:
-            # With its parent the first process inside ends, and with that one all others.
-            inside.kill()
-            raise
+    # In a session of its own, so that Ctrl-C reaches it once: from here.
+    inside = subprocess.Popen(command, env={**os.environ, INSIDE: "yes"}, start_new_session=True)
+
+    def pass_on(number: int, _: object) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(inside.pid, number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, pass_on)
+    return inside.wait()
 
 
 def find_faketime() -> str | None:

@@ -37,6 +37,8 @@ TELL_S = 10.0
 """Without a new block for so long the state of all is shown."""
 AFTER_S = 3.0
 """How long everybody submits after the healing; all of it must be acknowledged."""
+SETTLE_S = 1.0
+"""SPLIT: what was on its way before the cut may decide so long."""
 AGAIN_S = 0.7
 """KILL_AGAIN: how long a start may go on before the second kill."""
 OVERHEAD_S = 80.0
@@ -140,6 +142,11 @@ def _words(errors: BaseExceptionGroup[BaseException]) -> str:
     return _words(found) if isinstance(found, BaseExceptionGroup) else str(found)
 
 
+def highest(statuses: Mapping[str, Status | None]) -> int:
+    """The best height that a daemon tells; 0 if none answers."""
+    return max((status["height"] for status in statuses.values() if status), default=0)
+
+
 def shown(statuses: Mapping[str, Status | None]) -> str:
     """Heights, views and peers, for who watches."""
     words = []
@@ -231,7 +238,7 @@ class Run:
         since = told = time.monotonic()
         while True:
             statuses = await self._consortium.statuses()
-            height = max((status["height"] for status in statuses.values() if status), default=0)
+            height = highest(statuses)
             now = time.monotonic()
             if height > self._height:
                 self._height, since = height, now
@@ -308,9 +315,23 @@ class Run:
             return
         self._say(f"height {self._height}: {fault.text()}")
         await self._begin(number, fault, witness)
-        await asyncio.sleep(fault.lasts_ms / 1000)
+        if fault.kind is Kind.SPLIT:
+            await self._stand_still(fault)
+        else:
+            await asyncio.sleep(fault.lasts_ms / 1000)
         await self._end(number, fault)
         self._tally(self.figures.faults, fault)
+
+    async def _stand_still(self, fault: Fault) -> None:
+        """See that nothing is decided in a split without a quorum. Raises Violation."""
+        started = time.monotonic()
+        await asyncio.sleep(SETTLE_S)
+        before = highest(await self._consortium.statuses())
+        await asyncio.sleep(started + fault.lasts_ms / 1000 - time.monotonic())
+        after = highest(await self._consortium.statuses())
+        quorum = any(self._settings.shape.has_quorum(p) for p in (fault.victims, fault.others))
+        if after > before > 0 and not quorum:
+            raise Violation(f"blocks {before + 1} to {after} were decided without a quorum")
 
     @staticmethod
     def _tally(counts: dict[str, int], fault: Fault) -> None:

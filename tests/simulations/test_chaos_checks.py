@@ -6,14 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from consensus.evidence import Evidence, VoteStatement
+from consensus.messages import Decision
+from ledger.operations import ReportMisbehaviour
 from ledger.receipts import DID_NOT_RUN
+from primitives.block import Block
 from primitives.codec import encode
 from simulations.chaos_checks import (
     Chain,
     Reader,
     check_chains,
+    check_innocence,
     check_logs,
     check_places,
     check_statuses,
@@ -111,17 +117,11 @@ def test_a_fork_is_named(finished: Cluster) -> None:
     found = answer(finished)
     write = finished.watch.chain[1]
     header = write.decision.block.header
-    block = replace_header(write.decision.block, header.time_ms + 1)
-    decision = type(write.decision)(block, write.decision.certificate)
+    later = msgspec.structs.replace(header, time_ms=header.time_ms + 1)
+    decision = Decision(Block(later, write.decision.block.payload), write.decision.certificate)
     found["blocks"][0]["decision"] = encode(decision).hex()
     with pytest.raises(Violation, match="fork at height 1: recorder-1 and auditor-1"):
         check(finished, found, {})
-
-
-def replace_header(block: Any, time_ms: int) -> Any:
-    """The same block at another time."""
-    fields = {name: getattr(block.header, name) for name in block.header.__struct_fields__}
-    return type(block)(type(block.header)(**{**fields, "time_ms": time_ms}), block.payload)
 
 
 def test_what_was_acknowledged_and_is_lost_moved_or_doubled_is_named(finished: Cluster) -> None:
@@ -135,6 +135,20 @@ def test_what_was_acknowledged_and_is_lost_moved_or_doubled_is_named(finished: C
     twice = next(write for write in writes if write.executed)
     with pytest.raises(Violation, match=r"ran at height .* and again"):
         check_places({}, [*writes, replace(twice)])
+
+
+def test_evidence_against_an_honest_member_is_named(finished: Cluster) -> None:
+    writes = [finished.watch.chain[height] for height in sorted(finished.watch.chain)]
+    check_innocence(writes)
+    accused = next(w for w in writes if w.batches and w.batches[0].transactions)
+    batch = accused.batches[0]
+    first = batch.transactions[0]
+    votes = [VoteStatement(2, 0, bytes([n]) * 32, bytes(64)) for n in range(2)]
+    evidence = Evidence("recorder-1", 1, votes[0], votes[1])
+    body = msgspec.structs.replace(first.body, operations=(ReportMisbehaviour(evidence),))
+    changed = replace(batch, transactions=(replace(first, body=body),))
+    with pytest.raises(Violation, match="evidence against an honest member"):
+        check_innocence([replace(accused, batches=(changed,))])
 
 
 # ---- what daemons say ----------------------------------------------------------------------------
