@@ -6,11 +6,16 @@ thousands of them cannot starve the others. Of one member the batch with the low
 first; who has not been served for the longest goes first in each round.
 
 Another node cannot know what a primary held, nor in what order members were served in its eyes. But
-when it left out a batch that has R older ones of the same member before it, then with an honest
-primary that holds it the block has no room beside what may have come earlier: of each member the
-first R + 1 that are listed. `Listed.leaves_room` says whether there would have been room; if so,
-the batch was passed over. This never blames an honest primary that has the batch, however the
-members' batches differ in size.
+where a block lists nothing of a member, an honest primary that holds a batch of it found no room
+for that beside what may have come earlier: if R older ones of the member come before it, the first
+R + 1 of every other member that are listed. `Listed.leaves_room` says whether there would have been
+room; if so, the member was passed over. This never blames an honest primary that has the batch,
+however the members' batches differ in size.
+
+Only a member that gets nothing is passed over, though a primary could choose among its batches: if
+a single batch that is left out counted, a member could make primaries hold other batches than the
+other voters, each up to its quota, and have them blamed for not proposing what they cannot hold.
+Whatever it makes them hold is listed, and so it gets something.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,12 +44,15 @@ class Listed:
             self._of.setdefault(batch.author, []).append(batch)
         self._used: dict[int, tuple[int, int, int]] = {}
 
+    def serves(self, author: str) -> bool:
+        """Whether anything of this member is listed."""
+        return author in self._of
+
     def leaves_room(self, batch: CheckedBatch, older: int) -> bool:
-        """Whether a batch that is not listed would have fitted beside those that may come before it
-        in any honest order: `older` is how many of its member's come before it.
+        """Whether a batch of a member that is not served would have fitted beside those that may
+        come before it in any honest order: `older` is how many of its member's come before it.
         """
-        rounds = max(older, len(self._of.get(batch.author, ()))) + 1
-        count, size_bytes, work = self._before(rounds)
+        count, size_bytes, work = self._before(older + 1)
         return (
             count < self._limits.block_batches_max
             and size_bytes + len(batch.raw) <= self._limits.block_bytes_max

@@ -47,7 +47,7 @@ class Held:
     """The height that was being agreed on when it came."""
     own: bool = False
     passed_over: int = 0
-    """How many blocks left it out although it had its turn and there was room."""
+    """How many blocks had room for it and listed nothing of its author."""
     dead: int = 0
     """How many of its transactions, from the first, can never run any more."""
 
@@ -303,20 +303,26 @@ class Mempool:
     def passed_over(
         self, batches: Sequence[CheckedBatch], height: int, time_ms: int, replay: ReplayWindow
     ) -> list[Held]:
-        """Of each member the first batch that lives and that a block of these leaves out, if the
+        """Of each member of which a block of these lists nothing the first batch that lives, if the
         block had room for it, and if it was here before anyone could propose at this height.
         """
         listed = Listed(batches, self._batch_limits)
-        ids = dict.fromkeys(batch.id for batch in batches)
         found: list[Held] = []
-        for queue in self._queues():
-            for older, held in enumerate(queue):
-                left_out = held.batch.id not in ids
-                if left_out and _lives(held.batch, height, time_ms, replay):
-                    if held.height < height and listed.leaves_room(held.batch, older):
-                        found.append(held)
-                    break
-        return found
+        for author in self._accounts:
+            if not listed.serves(author):
+                first = self._first(author, height, time_ms, replay)
+                if first is not None and listed.leaves_room(first[0].batch, first[1]):
+                    found.append(first[0])
+        return [held for held in found if held.height < height]
+
+    def _first(
+        self, author: str, height: int, time_ms: int, replay: ReplayWindow
+    ) -> tuple[Held, int] | None:
+        """A member's first batch that lives, and how many come before it."""
+        for older, held in enumerate(self._queue(author)):
+            if _lives(held.batch, height, time_ms, replay):
+                return held, older
+        return None
 
 
 def refusal(
