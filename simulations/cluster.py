@@ -24,7 +24,14 @@ from simulations.checkers import (
 from simulations.faults import Fault
 from simulations.host import Host
 from simulations.network import Cut, Network
-from simulations.scenario import GENESIS_MS, RETRY_MS, Scenario, found, member_ids
+from simulations.scenario import (
+    GENESIS_MS,
+    RETRY_MS,
+    Scenario,
+    found,
+    member_ids,
+    second_twin,
+)
 from simulations.schedule import Schedule
 from simulations.trace import Trace
 from simulations.workload import Pending, Workload
@@ -85,7 +92,7 @@ class Cluster:
         collusion = Collusion(tuple(liars))
         self.hosts: list[Host] = []
         for id in member_ids(scenario.shape):
-            names = (id, f"{id}'") if liars.get(id) == "twins" else (id,)
+            names = (id, second_twin(id)) if liars.get(id) == "twins" else (id,)
             for name in names:
                 kind = BEHAVIOURS.get(liars.get(id, ""))
                 behaviour = None if kind is None else kind(self._chance(f"{name} lies"), collusion)

@@ -7,8 +7,16 @@ from dataclasses import replace
 from consensus.committee import QuorumRule, faulty_max, quorum_size
 from simulations import faults
 from simulations.faults import Fault
-from simulations.profiles import COLLUDERS, STANDARD, Profile
-from simulations.scenario import Byzantine, Scenario, Shape, Weather, groups_of, member_ids
+from simulations.profiles import COLLUDERS, STANDARD, TWINS, Profile
+from simulations.scenario import (
+    Byzantine,
+    Scenario,
+    Shape,
+    Weather,
+    groups_of,
+    member_ids,
+    second_twin,
+)
 
 _RULES: tuple[QuorumRule, ...] = ("per_class", "per_class", "per_class", "pooled", "flat")
 
@@ -126,6 +134,11 @@ def _draw_liars(
         if not who:
             able = [group for group in groups if faulty_max(len(group)) > 0] or groups[1:]
             who = [chance.choice(chance.choice(able))] if able else []
+    voters = [one for group in groups for one in group]
+    others = [one for one in member_ids(shape) if one not in voters]
+    if others and chance.random() < 0.3:
+        # Whoever has no vote may lie as well, and give one.
+        who.append(chance.choice(others))
     return tuple(Byzantine(one, kind) for one, kind in _tell_how(chance, who, lies))
 
 
@@ -186,10 +199,20 @@ def _draw_faults(
     for kind in on:
         for _ in range(chance.choice((1, 1, 2, 3, 6))):
             fault = _draw_fault(chance, kind, correct, spare, heal_ms, settings)
+            if isinstance(fault, faults.Partition) and chance.random() < 0.7:
+                fault = _part_twins(fault, liars)
             if fault is not None:
                 found.append(fault)
     kept = chance.sample(found, min(len(found), profile.faults_max))
     return tuple(sorted(kept, key=lambda fault: fault.at))
+
+
+def _part_twins(fault: faults.Partition, liars: Sequence[Byzantine]) -> faults.Partition:
+    """Twins on either side of a partition: each half of the honest has its own."""
+    twins = [liar.who for liar in liars if liar.kind == TWINS]
+    left = (*fault.left, *twins)
+    right = (*fault.right, *(second_twin(who) for who in twins))
+    return replace(fault, left=left, right=right)
 
 
 def _draw_spare(chance: random.Random, shape: Shape, lying: Sequence[str]) -> list[str]:

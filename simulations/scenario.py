@@ -185,6 +185,11 @@ def found(scenario: Scenario) -> Consortium:
     return Consortium(genesis, keys, committee)
 
 
+def second_twin(id: str) -> str:
+    """The name of the other process with the key of a member; the first has the member's id."""
+    return f"{id}'"
+
+
 def member_ids(shape: Shape) -> tuple[str, ...]:
     """The ids of the institutions, recorders first."""
     return tuple(id for id, _ in _members(shape))

@@ -82,6 +82,9 @@ def check_meaning(genesis: Genesis, blocks: Iterable[WriteBlock]) -> None:
                     f"operation {receipt.operation} where it should say {ReceiptCode(code).name} "
                     f"at {index}"
                 )
+        turns = model.government.turns
+        if header.proposer != turns[(header.height + header.view) % len(turns)]:
+            raise Violation(f"block {header.height} is of {header.proposer}, whose turn it was not")
         model.finish(header.height, header.view, header.proposer)
         if model.government.committee().hash != header.next_committee_hash:
             raise Violation(f"block {header.height} names another committee than it should")

@@ -1,9 +1,13 @@
-"""What must not happen long before a fork: a correct voter PREPAREs against a decision.
+"""What must not happen long before a fork or a standstill.
+
+`Locks`: a correct voter PREPAREs against a decision.
 
 The proof of safety in one sentence: if in view u so many correct voters have sent COMMIT for a
 block that with the liars they would be a quorum, then no correct voter ever PREPAREs another block
 in a view above u. It holds whenever one group has no more liars than its bound, in whichever order
 the messages come, so breaking it shows a broken rule even where luck prevented the fork.
+
+`Views`: a correct voter is driven from view to view by one class alone.
 """
 
 from collections.abc import Sequence
@@ -49,3 +53,27 @@ class Locks:
                     f"{later[0][1].hex()[:8]} in view {later[0][0]}, though "
                     f"{block_hash.hex()[:8]} may be decided in view {view}"
                 )
+
+
+class Views:
+    """Which views the correct voters of one height have asked for."""
+
+    def __init__(self, council: Council, liars: Sequence[str]) -> None:
+        self._council = council
+        self._liars = list(liars)
+        self._asked: dict[str, int] = {}
+
+    def ask(self, id: str, view: int) -> None:
+        """A correct voter asks for a view. Raises Violation if one group alone has driven it there:
+        view 1 needs only its own impatience, but it times a view, or joins others in one, only if
+        more than f of every group have asked for at least the view before.
+        """
+        asking = [who for who, asked in self._asked.items() if asked >= view - 1] + self._liars
+        for group in self._council.groups:
+            present = sum(who in asking for who in group)
+            if view > 1 and present <= (len(group) - 1) // 3:
+                raise Violation(
+                    f"{id} asks for view {view} of height {self._council.height}, where "
+                    f"{present} of {len(group)} voters can have asked for view {view - 1}"
+                )
+        self._asked[id] = max(view, self._asked.get(id, 0))

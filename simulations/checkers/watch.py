@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from consensus.events import Persist
-from consensus.messages import Commit, Phase, Prepare
+from consensus.messages import Commit, Phase, Prepare, ViewChange
 from ledger.execution import payload_batches
 from ledger.genesis import Genesis, genesis_state
 from ledger.store import Write, WriteBlock, WriteGenesis, WritePromise
@@ -12,7 +12,7 @@ from node.events import Report
 from node.wire import Consensus, Message
 from primitives.block import Block
 from simulations.checkers.council import Council, Signatures, council_at
-from simulations.checkers.locks import Locks
+from simulations.checkers.locks import Locks, Views
 from simulations.checkers.promises import PromiseBook, text_of
 from simulations.checkers.violation import Fork, Violation
 from simulations.store import MemoryStore
@@ -39,6 +39,7 @@ class Watch:
         self._books: dict[str, PromiseBook] = {}
         self._signatures = Signatures(genesis.chain_id)
         self._locks: dict[int, Locks] = {}
+        self._views: dict[int, Views] = {}
         self._councils: dict[int, Council] = {}
         empty = MemoryStore()
         empty.write([WriteGenesis(*genesis_state(genesis))])
@@ -73,6 +74,7 @@ class Watch:
         council = council_at(height, store, self._genesis, self._liars)
         self._councils[height] = council
         self._locks[height] = Locks(council, self._liars)
+        self._views[height] = Views(council, self._liars)
 
     def _check_promise(
         self, id: str, store: MemoryStore, height: int, promise: Persist, wall: int
@@ -92,6 +94,8 @@ class Watch:
                 self._check_fresh(id, block, message, wall)
         if isinstance(message, Prepare):
             self._locks[height].prepare(id, message.view, message.block_hash)
+        elif isinstance(message, ViewChange):
+            self._views[height].ask(id, message.view)
         elif isinstance(message, Commit):
             self._check_commit(id, message, promise)
 
