@@ -1,12 +1,14 @@
 """The running node as its RPC sees it."""
 
 import importlib.metadata
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from ledger.genesis import Genesis
 from node.config import Config
 from node.driver import Driver, monotonic_ms
-from node.methods.backend import NodeStatus, SubmitOutcome
+from node.methods.backend import NodeStatus, PeerStatus, Resources, SubmitOutcome
 from node.transport import Transport
 from storage.checked import CheckedReader
 
@@ -36,6 +38,8 @@ class NodeBackend:
         institution = core.members[core.id]
         counters = core.counters + self._driver.counters
         counters.update(self._transport.counters())
+        faults = core.conduct.counts().values()
+        counters["peer_faults"] = sum(sum(reasons.values()) for reasons in faults)
         committee = core.chain.committee
         primary = committee.primary(core.chain.next_height, core.view) if core.votes else None
         waiting = core.mempool.waiting_count
@@ -58,6 +62,40 @@ class NodeBackend:
             abstaining=core.abstaining,
             uptime_ms=monotonic_ms() - self._started_ms,
             counters=dict(sorted(counters.items())),
+        )
+
+    def peers(self) -> tuple[PeerStatus, ...]:
+        """All other members, and those that were."""
+        core, arrivals = self._driver.core, self._driver.arrivals
+        connected = self._transport.connected()
+        faults = core.conduct.counts()
+        found: list[PeerStatus] = []
+        for peer in sorted(core.members.keys() | faults.keys()):
+            if peer == core.id:
+                continue
+            member = core.members.get(peer)
+            messages, size_bytes = arrivals.waiting(peer)
+            found.append(
+                PeerStatus(
+                    institution=peer,
+                    name=peer if member is None else member.name,
+                    connected=peer in connected,
+                    paused=arrivals.is_paused(peer),
+                    waiting_messages=messages,
+                    waiting_bytes=size_bytes,
+                    faults=faults.get(peer, {}),
+                )
+            )
+        return tuple(found)
+
+    def resources(self) -> Resources:
+        """What the process takes."""
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()
+        database = self._config.home.database
+        files = [database, *(database.with_name(database.name + end) for end in ("-wal", "-shm"))]
+        return Resources(
+            memory_bytes=int(pages[1]) * os.sysconf("SC_PAGE_SIZE"),
+            database_bytes=sum(file.stat().st_size for file in files if file.exists()),
         )
 
     def reader(self) -> CheckedReader:

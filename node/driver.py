@@ -1,32 +1,31 @@
 """The shell around the core: it brings events in, and performs effects in order, durable before
 sent.
 
-One task turns. A turn steps the core with all events that wait, commits every write of their
-effects in one transaction, and only then sends, asks and tells. While a turn commits, new events
-gather: the busier the node, the more events share one fsync. Signatures are checked on a thread
-before a batch becomes an event, since PyNaCl lets go of the interpreter lock while it calculates.
+One task turns. A turn steps the core with events that wait, commits every write of their effects
+in one transaction, and only then sends, asks and tells. While a turn commits, new events gather:
+the busier the node, the more events share one fsync. A turn takes at most TURN_MS, so that clients
+are answered however much there is to do.
 
-What a peer can make grow here is bounded: messages that wait for a turn (EVENTS_MAX) and batches of
-one peer being checked (PEER_CHECKS_MAX); whatever exceeds a bound is dropped and counted, and the
-core's own repair brings it back. Peers take turns on the threads, so that none can occupy them.
-What the core relies on, such as the end of a request, is never dropped.
+Peers take turns within a turn, one message each; who sends much has to wait (arrivals.py). What the
+core relies on, such as the end of a request, is never dropped. Signatures of batches are checked on
+threads (checks.py).
 
-A peer's fault is counted and logged, at most once a second of each kind. Anything else that goes
-wrong, here or in a task, ends `run` with its exception: the node stops rather than go on without a
-part of itself.
+A peer's fault is noted in the core's conduct.py, which tells the operator once. Anything else that
+goes wrong, here or in a task, ends `run` with its exception: the node stops rather than go on
+without a part of itself.
 """
 
 import asyncio
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Coroutine, Sequence
 
 import structlog
 
 from ledger.store import Write, WriteBlock
 from ledger.transactions import BatchError, CheckedTransaction, TransactionError
+from node.arrivals import HELD_MS, OURS, Announcement, Arrivals, Direct
+from node.checks import Checks
 from node.core import Core
 from node.events import (
     Applied,
@@ -56,8 +55,9 @@ from node.intake import (
     check_raw_batch,
     check_submission,
 )
+from node.link_log import LinkLog
 from node.methods.backend import SubmitOutcome
-from node.transport import PeerUnreachable, Transport
+from node.transport import Fault, PeerUnreachable, Transport
 from node.wire import (
     BatchBody,
     BatchesFound,
@@ -77,15 +77,8 @@ from storage.database import Database, StorageError
 from storage.reader import SqliteReader
 
 log = structlog.get_logger()
-Result = TypeVar("Result")
 
-EVENTS_MAX = 20_000
-"""Events that may wait for a turn."""
-PEER_CHECKS_MAX = 64
-"""Batches of one peer that may wait for their signatures to be checked."""
-CHECK_THREADS = 2
-WARN_MS = 1_000
-"""One peer's faults of one kind are logged at most this often."""
+TURN_MS = 20
 REQUEST_TIMEOUT_MS = 5_000
 
 
@@ -110,12 +103,10 @@ class Driver:
         self._database = database
         self._reader = reader
         self._transport = transport
-        self._events: deque[Event] = deque()
+        self.arrivals = Arrivals(transport, core.conduct, self.counters)
         self._wake = asyncio.Event()
-        self._threads = ThreadPoolExecutor(CHECK_THREADS, "check")
-        self._checking: Counter[str] = Counter()
-        self._turns: dict[str, asyncio.Semaphore] = {}
-        self._warned: dict[tuple[str, str], int] = {}
+        self._checks = Checks()
+        self._links = LinkLog()
         self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._submitted = 0
@@ -138,12 +129,14 @@ class Driver:
         """Stop checking; whatever has not been committed is as if it had never come."""
         for task in tuple(self._tasks):
             task.cancel()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._checks.close()
 
     async def _sleep_until_due(self) -> None:
         delay_ms = self.core.deadline - monotonic_ms()
-        if delay_ms <= 0:
-            # Let messages in between two turns, however busy the core's own deadlines are.
+        if len(self.arrivals):
+            delay_ms = min(delay_ms, HELD_MS)
+        if delay_ms <= 0 or self._wake.is_set():
+            # Let everything else have its turn, however much there is to do here.
             await asyncio.sleep(0)
             return
         try:
@@ -158,17 +151,55 @@ class Driver:
             raise self._failure
         effects: list[Effect] = []
         now, wall = monotonic_ms(), wall_ms()
-        while self._events and self.core.chain.writing is None:
-            event = self._events.popleft()
-            if isinstance(event, Submitted):
-                self._submitted -= len(event.transactions)
-                self._submitted_bytes -= sum(len(t.raw) for t in event.transactions)
-            effects += self.core.step(event, now, wall)
+        while self.core.chain.writing is None:
+            found = self.arrivals.next(now)
+            if found is None:
+                break
+            event = self._event(*found)
+            if event is not None:
+                effects += self.core.step(event, now, wall)
+            if monotonic_ms() >= now + TURN_MS:
+                self._wake.set()
+                break
         if self.core.chain.writing is None and self.core.deadline <= now:
             effects += self.core.step(Expired(), now, wall)
         await self._perform(effects)
-        if self._events:
-            self._wake.set()
+        self.arrivals.resume_reading()
+
+    def _event(self, source: str, item: Event | Direct | Announcement) -> Event | None:
+        """The event that an item is or stands for; None if the core is to see nothing of it now."""
+        match item:
+            case Direct(raw):
+                return self._read_message(source, raw)
+            case Announcement(raw):
+                try:
+                    return GossipArrived(source, decode_gossip(raw))
+                except CodecError as error:
+                    self.core.conduct.note(source, "malformed", str(error))
+                    return None
+            case Submitted(transactions):
+                self._submitted -= len(transactions)
+                self._submitted_bytes -= sum(len(t.raw) for t in transactions)
+                return item
+            case _:
+                return item
+
+    def _read_message(self, peer: str, raw: bytes) -> Event | None:
+        try:
+            decoded = decode_message(raw)
+        except CodecError as error:
+            self.core.conduct.note(peer, "malformed", str(error))
+            return None
+        if not isinstance(decoded, BatchBody):
+            return MessageArrived(peer, decoded)
+        if len(decoded.raw) > self._rules.limits.batch_bytes_max:
+            self.core.conduct.note(peer, "batch_invalid", "It is longer than this ledger allows.")
+        elif not self._checks.admit(peer, len(decoded.raw)):
+            self.counters["batch_checks_dropped"] += 1
+            self.core.conduct.note(peer, "flood", "more batches than are checked in good time")
+        else:
+            self._spawn(self._check_batch(peer, decoded.raw))
+        return None
 
     async def _perform(self, effects: Sequence[Effect]) -> None:
         while effects:
@@ -208,15 +239,9 @@ class Driver:
         keys = {member.id: member.key for member in self.core.members.values()}
         return Rules(self.core.genesis.chain_id, self.core.genesis.limits, keys)
 
-    def _post(self, event: Event) -> None:
-        self._events.append(event)
+    def _post(self, event: Event, source: str = OURS) -> None:
+        self.arrivals.post(event, source)
         self._wake.set()
-
-    def _post_message(self, event: Event) -> None:
-        if len(self._events) >= EVENTS_MAX:
-            self.counters["events_dropped"] += 1
-        else:
-            self._post(event)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -232,84 +257,59 @@ class Driver:
         self._failure = self._failure or error
         self._wake.set()
 
-    async def _off_loop(self, function: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
-
     # ---- the transport's handler -----------------------------------------------------------------
 
     def connected(self, peer: str) -> None:
         """A member can be reached."""
-        log.info("peer_connected", peer=peer)
-        self._post(PeerConnected(peer))
+        self._links.tell("peer_connected", peer, monotonic_ms())
+        self.arrivals.read_afresh(peer)
+        self._post(PeerConnected(peer), peer)
 
     def disconnected(self, peer: str) -> None:
         """A member can no longer be reached."""
-        log.info("peer_disconnected", peer=peer)
-        self._post(PeerDisconnected(peer))
+        self._links.tell("peer_disconnected", peer, monotonic_ms())
+        self._post(PeerDisconnected(peer), peer)
 
     def message(self, peer: str, message: bytes) -> None:
         """A direct message."""
-        try:
-            decoded = decode_message(message)
-        except CodecError:
-            self._warn("malformed_message", peer)
-            return
-        if not isinstance(decoded, BatchBody):
-            self._post_message(MessageArrived(peer, decoded))
-        elif len(decoded.raw) > self._rules.limits.batch_bytes_max:
-            self._warn("batch_invalid", peer, reason="It is longer than this ledger allows.")
-        elif self._checking[peer] >= PEER_CHECKS_MAX:
-            self.counters["batch_checks_dropped"] += 1
-        else:
-            self._checking[peer] += 1
-            self._spawn(self._check_batch(peer, decoded.raw))
+        self.arrivals.take_in(peer, Direct(message))
+        self._wake.set()
 
     def gossip(self, author: str, message: bytes) -> None:
         """An announcement."""
-        try:
-            self._post_message(GossipArrived(author, decode_gossip(message)))
-        except CodecError:
-            self._warn("malformed_gossip", author)
+        self.arrivals.take_in(author, Announcement(message))
+        self._wake.set()
+
+    def at_fault(self, peer: str, fault: Fault, detail: str) -> None:
+        """A member broke the rules of the transport."""
+        self.core.conduct.note(peer, fault, detail)
 
     async def request(self, peer: str, request: bytes) -> bytes:
         """Answer a peer from memory and the store."""
         try:
             return encode(self.core.answer(decode_request(request)))
-        except CodecError:
-            self._warn("malformed_request", peer)
+        except CodecError as error:
+            self.core.conduct.note(peer, "malformed", str(error))
             raise
         except StorageError as error:
             self._fail(error)
             raise
 
-    def _warn(self, event: str, peer: str, **facts: str) -> None:
-        """A peer is at fault."""
-        self.counters[event] += 1
-        now = monotonic_ms()
-        if self._warned.get((event, peer), now) <= now:
-            self._warned[event, peer] = now + WARN_MS
-            log.warning(event, peer=peer, **facts)
-
     async def _check_batch(self, peer: str, raw: bytes) -> None:
         rules, known = self._rules, self.core.mempool.get
         try:
-            batch = await self._check(peer, lambda: check_raw_batch(raw, rules, known))
+            batch = await self._checks.run_for(peer, lambda: check_raw_batch(raw, rules, known))
         except BatchError as error:
-            self._warn("batch_invalid", peer, reason=str(error))
+            self.core.conduct.note(peer, "batch_invalid", str(error))
             return
         finally:
-            self._checking[peer] -= 1
+            self._checks.leave(peer, len(raw))
         self._post(BatchArrived(peer, batch))
-
-    async def _check(self, peer: str, function: Callable[[], Result]) -> Result:
-        """Check off the loop what a peer sent, at most CHECK_THREADS of one peer at a time."""
-        async with self._turns.setdefault(peer, asyncio.Semaphore(CHECK_THREADS)):
-            return await self._off_loop(function)
 
     # ---- asking peers ----------------------------------------------------------------------------
 
     async def _ask(self, peer: str, request: Request) -> None:
-        answered = False
+        answered = invalid = False
         try:
             raw = await self._transport.request(peer, encode(request), REQUEST_TIMEOUT_MS)
             await self._take_answer(peer, request, raw)
@@ -317,23 +317,24 @@ class Driver:
         except PeerUnreachable:
             self.counters["requests_unanswered"] += 1
         except (CodecError, IntakeError) as error:
-            self._warn("answer_invalid", peer, reason=str(error))
+            invalid = True
+            self.core.conduct.note(peer, "answer_invalid", str(error))
         finally:
-            self._post(RequestEnded(peer, request, answered))
+            self._post(RequestEnded(peer, request, answered, invalid))
 
     async def _take_answer(self, peer: str, request: Request, raw: bytes) -> None:
         response = decode_response(raw)
         rules, known = self._rules, self.core.mempool.get
         match request, response:
             case BatchesWanted(), BatchesFound():
-                for batch in await self._check(
+                for batch in await self._checks.run_for(
                     peer, lambda: check_batches_found(request, response, rules, known)
                 ):
                     self._post(BatchArrived(peer, batch))
             case BlockWanted(), BlockFound():
                 self._post(BlockArrived(peer, response))
             case BlocksWanted(), BlocksFound():
-                blocks = await self._check(
+                blocks = await self._checks.run_for(
                     peer, lambda: check_blocks_found(request, response, known, rules)
                 )
                 self._post(BlocksArrived(peer, blocks, response.head_height))
@@ -349,7 +350,7 @@ class Driver:
         def check() -> list[CheckedTransaction | str]:
             return [_checked(raw, rules, height, wall) for raw in raws]
 
-        results = await self._off_loop(check)
+        results = await self._checks.run(check)
         outcomes: list[SubmitOutcome] = []
         taken: list[CheckedTransaction] = []
         count, size = self._submitted, self._submitted_bytes

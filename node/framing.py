@@ -43,6 +43,9 @@ class Kind(enum.IntEnum):
     MESSAGES = 3
 
 
+_KINDS = {kind.value: kind for kind in Kind}
+
+
 class Hello(Canonical, frozen=True):
     """Who speaks, and of which ledger."""
 
@@ -127,21 +130,24 @@ class FrameDecoder:
         """The frames that `data` completes; the caller takes them all. Raises FramingError."""
         buffer = self._buffer
         buffer += data
-        while len(buffer) >= _HEADER.size:
-            length, number = _HEADER.unpack_from(buffer)
-            try:
-                kind = Kind(number)
-            except ValueError:
-                raise FramingError(f"a frame of the unknown kind {number}") from None
-            bytes_max = self._frame_bytes_max if kind is Kind.MESSAGES else HELLO_BYTES_MAX
-            if length > bytes_max:
-                raise FramingError(f"a frame of {length} bytes; allowed are {bytes_max}")
-            end = _HEADER.size + length
-            if len(buffer) < end:
-                return
-            body = bytes(memoryview(buffer)[_HEADER.size : end])
-            del buffer[:end]
-            yield kind, body
+        start = 0
+        try:
+            while len(buffer) - start >= _HEADER.size:
+                length, number = _HEADER.unpack_from(buffer, start)
+                kind = _KINDS.get(number)
+                if kind is None:
+                    raise FramingError(f"a frame of the unknown kind {number}")
+                bytes_max = self._frame_bytes_max if kind is Kind.MESSAGES else HELLO_BYTES_MAX
+                if length > bytes_max:
+                    raise FramingError(f"a frame of {length} bytes; allowed are {bytes_max}")
+                end = start + _HEADER.size + length
+                if len(buffer) < end:
+                    break
+                body = bytes(buffer[end - length : end])
+                start = end
+                yield kind, body
+        finally:
+            del buffer[:start]
 
 
 class Outbox:

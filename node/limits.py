@@ -13,6 +13,10 @@ class RpcLimits:
 
     body_bytes_max: int = 4 * 1024 * 1024
     """Bytes of one HTTP request body or WebSocket message."""
+    bodies_bytes_max: int = 16 * 1024 * 1024
+    """Bodies of all HTTP requests that are being read or answered; one that finds no room waits."""
+    body_bytes_small: int = 64 * 1024
+    """Shorter bodies never wait."""
     connections_max: int = 256
     """Open connections per listener; those above are closed at once."""
     body_timeout_ms: int = 30_000

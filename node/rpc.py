@@ -8,8 +8,9 @@ nothing gets past the checks.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -24,6 +25,8 @@ from node.limits import RpcLimits
 from node.methods.backend import Backend
 from node.methods.dispatch import Dispatcher
 from node.methods.service import Log, Service
+from node.metrics import CONTENT_TYPE as METRICS_TYPE
+from node.metrics import render
 from node.rpc_access import (
     SOCKET_CALLER,
     Caller,
@@ -33,6 +36,7 @@ from node.rpc_access import (
     Tokens,
     check_source,
 )
+from node.rpc_room import Room
 from node.rpc_socket import UnixListener, loopback_socket
 from node.rpc_websocket import WebSocketSession
 
@@ -80,6 +84,7 @@ class RpcServer:
         self._sessions: dict[WebSocketSession, None] = {}
         self._unix: UnixListener | None = None
         self._token_file: TokenFile | None = None
+        self._room = Room(settings.limits.bodies_bytes_max)
         self._listeners: list[asyncio.Server] = []
         self._servers: list[_HttpServer] = []
         self.tcp_address: tuple[str, int] | None = None
@@ -189,12 +194,39 @@ class RpcServer:
         async def call(name: str, params: Any) -> bytes:
             return await self._dispatcher.call(caller, name, params, _now())
 
-        found = await answer(await self._body(request), call)
+        async with self._room_for(request):
+            found = await answer(await self._body(request), call)
         if found is None:
             return await self._send(request, HTTPStatus.NO_CONTENT, b"")
         return await self._send(request, HTTPStatus.OK, found)
 
+    @contextlib.asynccontextmanager
+    async def _room_for(self, request: web.BaseRequest) -> AsyncIterator[None]:
+        """Have room for the body of a request; raises Refusal if there is none for too long."""
+        limits = self._limits
+        size = request.content_length
+        if size is None:
+            size = limits.body_bytes_max
+        if size <= limits.body_bytes_small or size > limits.body_bytes_max:
+            yield  # The latter are refused unread.
+            return
+        try:
+            async with asyncio.timeout(limits.body_timeout_ms / 1000):
+                await self._room.enter(size)
+        except TimeoutError:
+            raise Refusal(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                ErrorCode.BUSY,
+                "Too many long requests are under way; call again, or send fewer at a time.",
+            ) from None
+        try:
+            yield
+        finally:
+            self._room.leave(size)
+
     async def _get(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
+        if request.path == "/metrics":
+            return await self._metrics(request, caller)
         query = {name: request.query.getall(name) for name in request.query}
         try:
             result = await self._dispatcher.get(caller, request.path.lstrip("/"), query, _now())
@@ -202,6 +234,17 @@ class RpcServer:
             status = _STATUSES.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR)
             return await self._send(request, status, error_answer(error.code, error.sentence))
         return await self._send(request, HTTPStatus.OK, result)
+
+    async def _metrics(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
+        try:
+            self._dispatcher.admit(caller, "node_peers", _now())
+        except RpcError as error:
+            return await self._send(
+                request, _STATUSES[error.code], error_answer(error.code, error.sentence)
+            )
+        backend = self._service.backend
+        page = render(backend.status(), backend.peers(), backend.resources())
+        return await self._send(request, HTTPStatus.OK, page, METRICS_TYPE)
 
     async def _websocket(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
         if len(self._sessions) >= self._limits.websockets_max:
@@ -252,13 +295,14 @@ class RpcServer:
             "send fewer transactions per call.",
         )
 
-    async def _send(self, request: web.BaseRequest, status: int, body: bytes) -> web.StreamResponse:
+    async def _send(
+        self, request: web.BaseRequest, status: int, body: bytes, kind: str = _CONTENT_TYPE
+    ) -> web.StreamResponse:
         """Send an answer; a client that does not take it in time is cut off."""
         response = web.Response(
             status=status,
-            body=body + b"\n" if body else None,
-            content_type=_CONTENT_TYPE if body else None,
-            headers=_HEADERS,
+            body=body.rstrip(b"\n") + b"\n" if body else None,
+            headers={**_HEADERS, "Content-Type": kind} if body else _HEADERS,
         )
         try:
             async with asyncio.timeout(self._limits.answer_timeout_ms / 1000):

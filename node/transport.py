@@ -14,7 +14,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
+
+from node.wire import (
+    GOSSIP_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    REQUEST_BYTES_MAX,
+    RESPONSE_BYTES_MAX,
+)
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -34,23 +41,37 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class TransportLimits:
-    """How much a peer can make us hold, and how long we wait for it. All per peer but the last."""
+    """How much a peer can make us hold and do, and how long we wait for it. All per peer, where
+    nothing else is said. Nothing larger is taken here than node/wire.py would decode.
+    """
 
-    message_bytes_max: int = 8 * MIB
-    frame_bytes_max: int = 8 * MIB + 64 * KIB
+    message_bytes_max: int = MESSAGE_BYTES_MAX
+    frame_bytes_max: int = MESSAGE_BYTES_MAX + 64 * KIB
     queue_messages_max: int = 8192
     queue_bytes_max: int = 16 * MIB
-    gossip_bytes_max: int = 512 * KIB
-    gossip_per_second_max: int = 100
-    request_bytes_max: int = 16 * MIB
-    """Of one request, and of all requests of one peer that are being read or answered."""
-    response_bytes_max: int = 16 * MIB
+    gossip_bytes_max: int = GOSSIP_BYTES_MAX
+    gossip_per_second_max: int = 20
+    """Of one author, whoever passes them on: an honest one announces two things a second."""
+    gossip_reads_per_second_max: int = 200
+    """Gossip that one peer passes to us, its own control messages included; more has to wait."""
+    request_bytes_max: int = REQUEST_BYTES_MAX
+    response_bytes_max: int = RESPONSE_BYTES_MAX
+    response_bytes_small: int = 256 * KIB
+    """Longer answers of one peer are received one after the other."""
     requests_in_flight_max: int = 16
-    """Requests of one peer that we answer at a time; we ask it half as many at a time."""
+    """Requests of one peer that we hold; they are answered one after the other. We ask it half as
+    many at a time."""
     request_answer_ms_max: int = 30_000
+    work_percent_max: int = 25
+    """Of the thread's time, what reading from one connection, and answering one peer's requests,
+    may take each, for longer than a moment; after that we let the peer wait."""
     streams_max: int = 64
-    buffered_bytes_max: int = 24 * MIB
+    buffered_bytes_max: int = 12 * MIB
     """Received on one connection and not read yet: flow control keeps honest peers far below."""
+    connections_max: int = 3
+    """With one member: the oldest makes way. Two arise where both dial at once."""
+    relink_ms_min: int = 100
+    """A peer that replaces its link has to wait so long."""
     heartbeat_ms: int = 2_000
     heartbeat_timeout_ms: int = 10_000
     """A peer from which nothing came for so long is disconnected: it is frozen or cut off."""
@@ -58,7 +79,14 @@ class TransportLimits:
     redial_ms_min: int = 250
     redial_ms_max: int = 10_000
     handshakes_max: int = 64
-    """Connections of unknown origin at a time, over all of them."""
+    """Connections of unknown origin at a time, over all of them; the oldest of the address with the
+    most makes way."""
+    handshakes_per_second_max: int = 30
+    """From one address; the connections above it are closed at once."""
+
+
+Fault = Literal["malformed", "flood"]
+"""What the transport itself sees a peer do wrong: what nobody can read, and far too much."""
 
 
 class TransportError(Exception):
@@ -83,6 +111,9 @@ class Handler(Protocol):
 
     def gossip(self, author: str, message: bytes) -> None:
         """A message that `author`, a member other than ourselves, signed and published."""
+
+    def at_fault(self, peer: str, fault: Fault, detail: str) -> None:
+        """A member broke the rules of the transport; `detail` says how, in a few fixed words."""
 
     async def request(self, peer: str, request: bytes) -> bytes:
         """The answer to `request`. An exception is logged, and the peer told only that we failed.
@@ -112,6 +143,14 @@ class Transport(Protocol):
         False if `peer` is not connected, or its queue is full: then the message is dropped and
         counted. Raises ValueError for a message of a forbidden size.
         """
+
+    def pause_reading(self, peer: str) -> None:
+        """Take no more messages from `peer`, until `resume_reading` or its next link; what it sends
+        meanwhile waits at its end. What has been received already is handed over all the same.
+        """
+
+    def resume_reading(self, peer: str) -> None:
+        """Undo `pause_reading`. Harmless if repeated."""
 
     def publish(self, message: bytes) -> None:
         """Gossip `message` (at most gossip_bytes_max bytes) to all members, best effort.

@@ -17,12 +17,16 @@ from primitives.codec import Canonical, CodecError, Digest, Height, InstitutionI
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 CONSENSUS_BYTES_MAX = 256 * 1024
 """A PBFT message: the largest legal proposal of the largest committee has half of that."""
-REQUEST_BYTES_MAX = 64 * 1024
+REQUEST_BYTES_MAX = 16 * 1024
 RESPONSE_BYTES_MAX = 16 * 1024 * 1024
-GOSSIP_BYTES_MAX = 64 * 1024
+GOSSIP_BYTES_MAX = 16 * 1024
 WANTED_BATCHES_MAX = 256
 WANTED_BLOCKS_MAX = 64
+BLOCK_BATCHES_MAX = 256
+"""No genesis allows a block more."""
 
+# Bounds on lengths are checked while decoding: a long list of tiny parts takes up to twenty times
+# its encoded size in memory.
 Digests = Annotated[tuple[Digest, ...], msgspec.Meta(max_length=WANTED_BATCHES_MAX)]
 
 # ---- direct messages -----------------------------------------------------------------------------
@@ -107,7 +111,7 @@ Request = BatchesWanted | BlockWanted | BlocksWanted
 class BatchesFound(Canonical, frozen=True, tag=1):
     """Raw batches, in no particular order."""
 
-    batches: tuple[bytes, ...]
+    batches: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=WANTED_BATCHES_MAX)]
 
 
 class BlockFound(Canonical, frozen=True, tag=2):
@@ -120,13 +124,13 @@ class BlockWithBatches(Canonical, frozen=True):
     """A decided block and the raw batches that it lists, in its order."""
 
     decision: Decision
-    batches: tuple[bytes, ...]
+    batches: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=BLOCK_BATCHES_MAX)]
 
 
 class BlocksFound(Canonical, frozen=True, tag=3):
     """Decided blocks and the head height of the node that answers."""
 
-    blocks: tuple[BlockWithBatches, ...]
+    blocks: Annotated[tuple[BlockWithBatches, ...], msgspec.Meta(max_length=WANTED_BLOCKS_MAX)]
     head_height: Height
 
 

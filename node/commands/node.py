@@ -1,4 +1,4 @@
-"""`medpact start` and `medpact status`: run this institution's node, and ask it how it is."""
+"""`medpact start`, `status` and `peers`: run this institution's node, and ask it how it is."""
 
 import os
 
@@ -6,7 +6,7 @@ import click
 
 from node.arguments import shown_time
 from node.config import load_config
-from node.console import emit_fields, home_path, leave, options, warn
+from node.console import emit_fields, emit_table, home_path, leave, options, warn
 from node.keyfile import read_key
 from node.keylock import key_held
 from node.startup import check_membership, read_genesis
@@ -65,3 +65,22 @@ def status() -> None:
         ("up for", f"{found['uptime_ms'] // 1000} s"),
     ]
     emit_fields(found, fields)
+
+
+@click.command()
+@options
+def peers() -> None:
+    """Show the other members as this node has met them: links, queues, faults."""
+    from node.submission import ask
+
+    found = ask(load_config(home_path()), "node_peers")
+    rows = [
+        (
+            peer["institution"],
+            "paused" if peer["paused"] else "connected" if peer["connected"] else "-",
+            peer["waiting_messages"],
+            ", ".join(f"{reason} {count}" for reason, count in peer["faults"].items()) or "-",
+        )
+        for peer in found["peers"]
+    ]
+    emit_table(found, ("institution", "link", "waiting", "faults since the start"), rows)

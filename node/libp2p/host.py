@@ -11,18 +11,16 @@ when its version moves (docs/adr/0006-network-on-py-libp2p.md):
 * An exception in a stream handler, or in what a gossip message starts, ends the host. Whatever a
   peer sends must not raise into it.
 * Its Yamux is slow and takes a peer's word for the receive window: ours is in yamux.py.
-* Gossip numbers messages by the wall clock's seconds, and remembers without bound.
+* Gossip: see gossip.py.
 * Identify, resource manager, spam guard, auto-connector: they cost more than they protect.
   Limits are per member, and kept by links.py and requests.py.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import time
-from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -42,27 +40,24 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
 from libp2p.protocol_muxer.exceptions import MultiselectClientError, MultiselectError
 from libp2p.protocol_muxer.multiselect import MULTISELECT_PROTOCOL_ID
-from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
-from libp2p.pubsub.pb import rpc_pb2
-from libp2p.pubsub.pubsub import Pubsub
 from libp2p.security.noise.exceptions import NoiseFailure
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as Noise
 from libp2p.security.secure_session import SecureSession
-from libp2p.tools.anyio_service import background_trio_service
 from libp2p.transport.exceptions import MuxerUpgradeFailure
 from libp2p.transport.upgrader import TransportUpgrader
 from libp2p.utils import encode_delim
 from multiaddr import Multiaddr
 
-from node.libp2p.yamux import Muxer, Stream
+from node.libp2p.pace import Pace
+from node.libp2p.streams import Stream
+from node.libp2p.yamux import Blame, Muxer
 from node.transport import TransportLimits
 
 YAMUX = TProtocol("/yamux/1.0.0")
 _MULTISTREAM = encode_delim(MULTISELECT_PROTOCOL_ID.encode())
 _PROPOSALS_MAX = 8
 _CONNECTIONS_MAX = 1024
-_SEEN_MAX = 50_000
 _LIBRARY_LOG_INTERVAL_S = 60.0
 
 
@@ -85,11 +80,15 @@ class MembersNoise(Noise):
 class Upgrader(TransportUpgrader):
     """Offers Noise, and our own Yamux."""
 
-    def __init__(self, noise: Noise, limits: TransportLimits, counts: Counter[str]) -> None:
+    def __init__(
+        self, noise: Noise, limits: TransportLimits, counts: Counter[str], blame: Blame
+    ) -> None:
         # Only the name of the muxer is used: the library would make its own.
         super().__init__({NOISE: noise}, {YAMUX: Muxer})
         self._limits = limits
         self._counts = counts
+        self._blame = blame
+        self._paces: dict[ID, Pace] = {}
 
     async def upgrade_connection(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
         """As the library's."""
@@ -99,7 +98,10 @@ class Upgrader(TransportUpgrader):
             raise MuxerUpgradeFailure("no common muxer") from error
         if not isinstance(conn, SecureSession):
             raise TypeError("not a Noise connection")
-        return Muxer(conn, peer_id, self._limits, self._counts)
+        # One for all connections of a peer, else more of them would mean more time. Whoever comes
+        # so far is a member.
+        pace = self._paces.setdefault(peer_id, Pace(self._limits.work_percent_max))
+        return Muxer(conn, peer_id, self._limits, self._counts, pace, self._blame)
 
 
 class _NoAutoConnector(AutoConnector):
@@ -221,6 +223,7 @@ def make_host(
     counts: Counter[str],
     admit: Callable[[ID, str], bool],
     guard: Callable[[ID], AbstractContextManager[bool]],
+    blame: Blame,
 ) -> Host:
     """A host that neither listens nor dials: give it raw connections to upgrade."""
     own = ID.from_pubkey(key_pair.public_key)
@@ -237,7 +240,7 @@ def make_host(
         inbound_stream_protocol_negotiation_timeout=seconds,
         outbound_stream_protocol_negotiation_timeout=seconds,
     )
-    upgrader = Upgrader(MembersNoise(key_pair, admit), limits, counts)
+    upgrader = Upgrader(MembersNoise(key_pair, admit), limits, counts, blame)
     swarm = UndiallingSwarm(own, peerstore, upgrader, [], connection_config=config)
     return Host(swarm, guard, seconds)
 
@@ -249,98 +252,6 @@ async def read_exactly(stream: Stream, count: int) -> bytes:
         parts.append(await stream.read(count))
         count -= len(parts[-1])
     return b"".join(parts)
-
-
-class _Router(GossipSub):
-    def __init__(self) -> None:
-        super().__init__(
-            protocols=[PROTOCOL_ID_V11],
-            degree=8,
-            degree_low=4,
-            degree_high=16,
-            heartbeat_interval=1,
-            spam_protection_enabled=False,
-            eclipse_protection_enabled=False,
-            adaptive_gossip_enabled=False,
-        )
-
-    def _check_equivocation(self, msg: rpc_pb2.Message) -> bool:
-        return True  # The library's keeps a thousand messages to compare with.
-
-
-class _Seen:
-    """The ids of the newest gossip messages. The library's needs a thread and has no bound."""
-
-    def __init__(self) -> None:
-        self.cache: OrderedDict[bytes, None] = OrderedDict()
-
-    def has(self, key: bytes) -> bool:
-        return key in self.cache
-
-    def add(self, key: bytes) -> bool:
-        self.cache[key] = None
-        if len(self.cache) > _SEEN_MAX:
-            self.cache.popitem(last=False)
-        return True
-
-
-class Gossip(Pubsub):
-    """One topic, delivered by a call at once. Messages are known by (author, number).
-
-    So the protocol has it, and the library's message cache: with other ids peers would fetch every
-    message again at each heartbeat. Numbers start at the time in ns, so that a restart repeats
-    none. `valid(message)` must be quick and not raise.
-    """
-
-    def __init__(
-        self,
-        host: Host,
-        topic: str,
-        valid: Callable[[rpc_pb2.Message], bool],
-        deliver: Callable[[rpc_pb2.Message], None],
-        counts: Counter[str],
-    ) -> None:
-        self._router = _Router()
-        super().__init__(host, self._router, strict_signing=True, allowed_topics={topic})
-        self.counter = time.time_ns()
-        self.seen_messages.stop()
-        self.seen_messages = _Seen()  # type: ignore[assignment]
-        self.set_topic_validator(topic, lambda _, message: valid(message), False)
-        self._topic = topic
-        self._deliver = deliver
-        self._counts = counts
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Run it within this context."""
-        async with background_trio_service(self), background_trio_service(self._router):
-            await self.wait_until_ready()
-            await self.subscribe(self._topic)
-            yield
-
-    async def send(self, message: bytes) -> None:
-        """Publish `message`."""
-        await self.publish(self._topic, message)
-
-    def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:
-        """Called for each valid message, our own too."""
-        self._deliver(publish_message)
-
-    async def stream_handler(self, stream: INetStream) -> None:
-        """As the library's."""
-        try:
-            await super().stream_handler(stream)
-        except Exception:  # noqa: BLE001 - it would end the host
-            self._counts["malformed"] += 1
-            await stream.reset()
-            self._handle_dead_peer(stream.muxed_conn.peer_id)
-
-    async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
-        """As the library's."""
-        try:
-            await super().push_msg(msg_forwarder, msg)
-        except Exception:  # noqa: BLE001 - it would end the host
-            self._counts["malformed"] += 1
 
 
 class _OncePerLine(logging.Handler):

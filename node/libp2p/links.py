@@ -12,6 +12,7 @@ nor yamux notices a peer that has frozen.
 from __future__ import annotations
 
 import functools
+import math
 import socket
 from collections import Counter
 
@@ -40,14 +41,21 @@ from node.framing import (
 )
 from node.libp2p.guest import Crossing
 from node.libp2p.host import Host
+from node.libp2p.pace import Pace
 from node.libp2p.packets import Socket
-from node.libp2p.yamux import Stream
+from node.libp2p.streams import Stream
+from node.libp2p.yamux import Blame
 from node.transport import Handler, Member, TransportLimits
 from primitives.institution import InstitutionError, parse_address
 from primitives.keys import is_public_key
 
 DIRECT = TProtocol(f"/medpact/direct/{PROTOCOL_VERSION}")
 _WRITE_BYTES = 64 * 1024
+_NOTES_MAX = 3
+_NOTES_S = 60.0 * 60.0
+"""Why there is no link to a peer is logged when it changes, at most so often within so long."""
+_HEARTBEATS_PER_INTERVAL_MAX = 10
+"""An honest peer sends one in `heartbeat_ms`, and may be late with some."""
 
 _log = structlog.get_logger("medpact.network")
 
@@ -71,6 +79,9 @@ class Peer:
             raise ValueError(f"{member.id} cannot be dialled: {error}") from error
         self.outbox = Outbox(limits.queue_messages_max, limits.queue_bytes_max)
         self.gossip = Allowance(limits.gossip_per_second_max)
+        self.heartbeats = Allowance(
+            _HEARTBEATS_PER_INTERVAL_MAX * max(1_000 // limits.heartbeat_ms, 1)
+        )
         self.scope = trio.CancelScope()
         self.outgoing: trio.CancelScope | None = None
         self.incoming: trio.CancelScope | None = None
@@ -81,9 +92,16 @@ class Peer:
         self.wake = trio.Event()
         self.poke = trio.Event()
         self.trouble = ""
+        self.notes = 0
+        self.noted_since = -math.inf
+        self.relink_at = -math.inf
+        self.read: Stream | None = None
+        """Theirs to write, while the peer is up."""
         self.asking = trio.Semaphore(max(limits.requests_in_flight_max // 2, 1))
-        self.answering = 0
-        self.answering_bytes = 0
+        self.receiving = trio.Lock()
+        self.answering = trio.Lock()
+        self.answer_pace = Pace(limits.work_percent_max)
+        self.asked = 0
 
 
 class Links:
@@ -98,6 +116,7 @@ class Links:
         handler: Handler,
         host: Host,
         by_pid: dict[ID, Peer],
+        blame: Blame,
     ) -> None:
         self._hello = hello
         self._limits = limits
@@ -106,6 +125,7 @@ class Links:
         self._handler = handler
         self._host = host
         self._by_pid = by_pid
+        self._blame = blame
         self._heartbeat = limits.heartbeat_ms / 1000
         self._timeout = limits.heartbeat_timeout_ms / 1000
         self._dial_timeout = limits.dial_timeout_ms / 1000
@@ -127,6 +147,9 @@ class Links:
                     self._counts["timeouts"] += 1
                     self._note(peer, f"{peer.address} does not answer in time")
                     await self.drop(peer)
+                except* FramingError as group:
+                    self._counts["malformed"] += 1
+                    self._blame(peer.pid, "malformed", str(group.exceptions[0]))
                 except* Exception as group:  # noqa: BLE001 - the peer's fault, or the network's
                     _log.debug("link_ended", peer=peer.id, error=repr(group.exceptions))
                 finally:
@@ -144,7 +167,7 @@ class Links:
         for scope in (peer.outgoing, peer.incoming):
             if scope is not None:
                 scope.cancel()
-        peer.outgoing = peer.incoming = peer.stream = None
+        peer.outgoing = peer.incoming = peer.stream = peer.read = None
         peer.both_ready = trio.Event()
         self._counts["messages_dropped"] += peer.outbox.clear()
         if peer.up:
@@ -169,6 +192,16 @@ class Links:
         if peer.outbox:
             self._crossing.command(peer.wake.set)
 
+    def pause(self, peer: Peer) -> None:
+        """Take no more from the link that stands now."""
+        if peer.read is not None:
+            peer.read.pause()
+
+    def resume(self, peer: Peer) -> None:
+        """Take again what the peer sends."""
+        if peer.read is not None:
+            peer.read.resume()
+
     async def receive(self, stream: Stream) -> None:
         """Handle a stream that a peer has opened for its messages."""
         peer = self._by_pid[stream.muxed_conn.peer_id]
@@ -179,6 +212,7 @@ class Links:
             self._note(peer, trouble)
             await stream.write(encode_hello(Kind.REFUSAL, self._hello))
             return
+        await self._space(peer)
         # A second stream means that the peer has given up the first, and our stream with it.
         if peer.up:
             self.tear_down(peer)
@@ -186,6 +220,7 @@ class Links:
             peer.incoming.cancel()
         with trio.CancelScope() as scope:
             peer.incoming = scope
+            peer.read = stream
             try:
                 await stream.write(encode_hello(Kind.HELLO, self._hello))
                 peer.poke.set()
@@ -201,6 +236,14 @@ class Links:
                 if peer.incoming is scope:
                     self.tear_down(peer)
 
+    async def _space(self, peer: Peer) -> None:
+        """Links of one peer follow each other no faster than allowed: each costs the node a
+        greeting, and whatever the other may have missed.
+        """
+        turn = max(peer.relink_at, trio.current_time())
+        peer.relink_at = turn + self._limits.relink_ms_min / 1000
+        await trio.sleep_until(turn)
+
     async def _read_hello(self, stream: Stream, decoder: FrameDecoder) -> Hello:
         with trio.fail_after(self._dial_timeout):
             while True:
@@ -214,6 +257,8 @@ class Links:
             if kind is not Kind.MESSAGES:
                 raise FramingError("a second hello")
             messages = decode_messages(body, self._limits.message_bytes_max)
+            if not messages and not peer.heartbeats.take(int(trio.current_time() * 1000)):
+                raise FramingError("more heartbeats than anybody needs")
             if messages:
                 self._counts["messages_received"] += len(messages)
                 self._crossing.post(self._hand_over, peer.id, messages)
@@ -231,8 +276,13 @@ class Links:
             self._crossing.post(self._handler.connected, peer.id)
 
     def _note(self, peer: Peer, trouble: str) -> None:
-        if trouble != peer.trouble:
+        now = trio.current_time()
+        if now >= peer.noted_since + _NOTES_S:
+            peer.noted_since, peer.notes = now, 0
+        # A peer can have a part in the words: they may change all the time.
+        if trouble != peer.trouble and peer.notes < _NOTES_MAX:
             peer.trouble = trouble
+            peer.notes += 1
             _log.warning("no_link", peer=peer.id, reason=trouble)
 
     async def _link(self, peer: Peer) -> None:

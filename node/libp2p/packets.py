@@ -19,7 +19,7 @@ UNSENT_BYTES_MAX = 256 * 1024
 """Writers wait for `room` while more than this waits for the system."""
 _UNSENT_BYTES_ABUSE = 4 * UNSENT_BYTES_MAX
 _PACKET_BYTES_MAX = 65535 - 16
-_READ_BYTES = 128 * 1024
+_READ_BYTES = 64 * 1024
 _READ_AHEAD_BYTES = 64 * 1024
 
 
@@ -118,9 +118,9 @@ class Packets:
                 await trio.lowlevel.wait_writable(self._socket.fileno())
 
     async def read(self) -> bool:
-        """Wait for more and add it to `plain`; False at the end.
+        """Wait for more; `decrypt` comes after it. False at the end.
 
-        Raises OSError, ClosedResourceError, and what Noise raises at a forgery.
+        Raises OSError and ClosedResourceError.
         """
         while True:
             try:
@@ -129,11 +129,10 @@ class Packets:
                 await trio.lowlevel.wait_readable(self._socket.fileno())
                 continue
             self._encrypted += data
-            self.decrypt()
             return bool(data)
 
     def decrypt(self) -> None:
-        """Move what has been received whole to `plain`."""
+        """Move what has been received whole to `plain`. Raises what Noise raises at a forgery."""
         encrypted = self._encrypted
         start = 0
         while len(encrypted) - start >= 2:

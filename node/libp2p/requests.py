@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 
 import structlog
@@ -20,7 +21,8 @@ from node.framing import PROTOCOL_VERSION, FramingError
 from node.libp2p.guest import Crossing
 from node.libp2p.host import Host, read_exactly
 from node.libp2p.links import Peer
-from node.libp2p.yamux import Stream
+from node.libp2p.streams import Stream
+from node.libp2p.yamux import Blame
 from node.transport import Handler, PeerUnreachable, TransportLimits
 from primitives.codec import CodecError
 
@@ -37,6 +39,7 @@ class _Answer:
     def __init__(self) -> None:
         self.ready = trio.Event()
         self.response: bytes | None = None
+        self.work_s = 0.0
         self.task: asyncio.Task[None] | None = None
 
     def cancel(self) -> None:
@@ -55,6 +58,7 @@ class Requests:
         handler: Handler,
         host: Host,
         by_pid: dict[ID, Peer],
+        blame: Blame,
     ) -> None:
         self._limits = limits
         self._counts = counts
@@ -62,6 +66,7 @@ class Requests:
         self._handler = handler
         self._host = host
         self._by_pid = by_pid
+        self._blame = blame
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def cancel_all(self) -> None:
@@ -106,43 +111,41 @@ class Requests:
             size = int.from_bytes(await read_exactly(stream, _LENGTH_BYTES), "big")
             if size > self._limits.response_bytes_max:
                 raise PeerUnreachable(f"{peer.id} wants to send {size} bytes: more than allowed")
-            return await read_exactly(stream, size)
+            if size <= self._limits.response_bytes_small:
+                return await read_exactly(stream, size)
+            async with peer.receiving:
+                return await read_exactly(stream, size)
         finally:
             await stream.reset()
 
     # ---- theirs to us ----
 
     async def serve(self, stream: Stream) -> None:
-        """Under trio: answer the request on `stream`, within limits. The caller closes it."""
+        """Under trio: answer the request on `stream`, within limits. The caller closes it.
+
+        Those of one peer take turns, so that of each peer one answer is held, and read from the
+        store, at a time, however slowly the peer takes it.
+        """
         peer = self._by_pid[stream.muxed_conn.peer_id]
-        limits = self._limits
-        if peer.answering >= limits.requests_in_flight_max:
-            await self._refuse(stream)
+        if peer.asked >= self._limits.requests_in_flight_max:
+            self._counts["requests_refused"] += 1
+            self._blame(peer.pid, "flood", "more requests at once than are answered")
+            with trio.fail_after(1):
+                await stream.write(_BUSY)
             return
-        peer.answering += 1
-        size = 0
+        peer.asked += 1
         try:
-            with trio.fail_after(limits.request_answer_ms_max / 1000):
+            with trio.fail_after(self._limits.request_answer_ms_max / 1000):
                 length = int.from_bytes(await read_exactly(stream, _LENGTH_BYTES), "big")
-                if length > limits.request_bytes_max:
+                if length > self._limits.request_bytes_max:
                     raise FramingError(f"a request of {length} bytes")
-                if peer.answering_bytes + length > limits.request_bytes_max:
-                    await self._refuse(stream)
-                    return
-                size = length
-                peer.answering_bytes += size
                 request = await read_exactly(stream, length)
-                await stream.write(await self._respond(peer, request, stream))
+                async with peer.answering:
+                    await self._respond(peer, request, stream)
         finally:
-            peer.answering -= 1
-            peer.answering_bytes -= size
+            peer.asked -= 1
 
-    async def _refuse(self, stream: Stream) -> None:
-        self._counts["requests_refused"] += 1
-        with trio.fail_after(1):
-            await stream.write(_BUSY)
-
-    async def _respond(self, peer: Peer, request: bytes, stream: Stream) -> bytes:
+    async def _respond(self, peer: Peer, request: bytes, stream: Stream) -> None:
         self._counts["requests_answered"] += 1
         answer = _Answer()
         self._crossing.post(self._begin, peer.id, request, answer)
@@ -151,11 +154,15 @@ class Requests:
                 nursery.start_soon(self._watch, stream)
                 await answer.ready.wait()
                 nursery.cancel_scope.cancel()
+            if answer.response is None:
+                await stream.write(_FAILED)
+            else:
+                await stream.write(_OK + len(answer.response).to_bytes(_LENGTH_BYTES, "big"))
+                await stream.write(answer.response)
         finally:
             self._crossing.post(answer.cancel)
-        if answer.response is None:
-            return _FAILED
-        return _OK + len(answer.response).to_bytes(_LENGTH_BYTES, "big") + answer.response
+            rest = peer.answer_pace.spend(answer.work_s)
+        await trio.sleep(rest)
 
     async def _watch(self, stream: Stream) -> None:
         """Raise MuxedStreamReset when the peer gives up."""
@@ -168,6 +175,7 @@ class Requests:
         answer.task.add_done_callback(self._tasks.discard)
 
     async def _call(self, peer: str, request: bytes, answer: _Answer) -> None:
+        began = time.perf_counter()
         try:
             response = await self._handler.request(peer, request)
             if len(response) > self._limits.response_bytes_max:
@@ -180,4 +188,5 @@ class Requests:
             self._counts["requests_not_answered"] += 1
             _log.error("request_not_answered", peer=peer, exc_info=error)
         finally:
+            answer.work_s = time.perf_counter() - began
             self._crossing.command(answer.ready.set)

@@ -13,25 +13,21 @@ from typing import Any
 import structlog
 import trio
 from libp2p.crypto.ed25519 import create_new_key_pair
-from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
-from multiaddr import Multiaddr
 
 from node.framing import PROTOCOL_VERSION, FramingError, Hello
+from node.libp2p.gate import Gate
+from node.libp2p.gossip import Gossip
 from node.libp2p.guest import Crossing, Guest
-from node.libp2p.host import Gossip, make_host, quieten_library
+from node.libp2p.host import make_host, quieten_library
 from node.libp2p.links import DIRECT, Links, Peer
-from node.libp2p.packets import Socket
 from node.libp2p.requests import REQUEST, Requests
-from node.libp2p.yamux import Muxer
-from node.transport import Handler, Member, PeerUnreachable, TransportError, TransportLimits
+from node.transport import Fault, Handler, Member, PeerUnreachable, TransportError, TransportLimits
 from primitives.institution import InstitutionError, parse_address
 
 _GOSSIP_QUEUE_MAX = 64
-_REPORT_INTERVAL_S = 60.0
 _STOP_S_MAX = 5.0
-_SOMEWHERE = Multiaddr("/ip4/0.0.0.0/tcp/0")  # The library wants an address to name in its log.
 
 _log = structlog.get_logger("medpact.network")
 
@@ -71,9 +67,6 @@ class Libp2pTransport:
         self._guest: Guest | None = None
         self._requests: Requests | None = None
         self._running = False
-        self._handshakes = 0
-        self._strangers = 0
-        self._strangers_reported_at = -_REPORT_INTERVAL_S
 
     def _make_peers(self, members: Sequence[Member]) -> dict[str, Peer]:
         others = (member for member in members if member.key != self._own.key)
@@ -132,6 +125,16 @@ class Libp2pTransport:
                 self._crossing.post(self._flush_links)
             self._woken.append(to)
         return True
+
+    def pause_reading(self, peer: str) -> None:
+        """See Transport."""
+        if peer in self._peers:
+            self._crossing.command(self._links.pause, self._peers[peer])
+
+    def resume_reading(self, peer: str) -> None:
+        """See Transport."""
+        if peer in self._peers:
+            self._crossing.command(self._links.resume, self._peers[peer])
 
     def publish(self, message: bytes) -> None:
         """See Transport."""
@@ -205,14 +208,27 @@ class Libp2pTransport:
     async def _serve(
         self, listeners: Sequence[trio.SocketListener], started: asyncio.Future[None]
     ) -> None:
-        host = make_host(self._key_pair, self._limits, self._counts, self._admit, self._guard)
-        shared = self._limits, self._counts, self._crossing, self._handler, host, self._by_pid
+        gate = Gate(self._limits, self._counts, self._by_pid)
+        host = make_host(
+            self._key_pair, self._limits, self._counts, gate.admit, self._guard, self._blame
+        )
+        peers = self._by_pid
+        shared = self._limits, self._counts, self._crossing, self._handler, host, peers, self._blame
+        self._gate = gate
         self._host = host
         self._links = Links(self._hello, *shared)
         self._requests = requests = Requests(*shared)
         host.handle(DIRECT, self._links.receive)
         host.handle(REQUEST, requests.serve)
-        gossip = Gossip(host, self._topic, self._gossip_valid, self._gossip_deliver, self._counts)
+        gossip = Gossip(
+            host,
+            self._topic,
+            self._gossip_valid,
+            self._gossip_deliver,
+            self._limits,
+            self._counts,
+            self._blame,
+        )
         async with host.run([]), gossip.running():
             try:
                 async with trio.open_nursery() as self._nursery:
@@ -269,39 +285,14 @@ class Libp2pTransport:
                     problem = f"port {port} on {host} cannot be opened ({error.strerror})."
             raise TransportError(f"The node cannot listen: {problem}") from error
 
-    def _admit(self, pid: ID, address: str) -> bool:
-        if pid in self._by_pid:
-            return True
-        self._counts["strangers_refused"] += 1
-        self._strangers += 1
-        now = trio.current_time()
-        if now >= self._strangers_reported_at + _REPORT_INTERVAL_S:
-            _log.warning(
-                "strangers_refused",
-                count=self._strangers,
-                last_node=str(pid),
-                last_address=address,
-            )
-            self._strangers = 0
-            self._strangers_reported_at = now
-        return False
-
     async def _accept(self, stream: trio.SocketStream) -> None:
         # The socket is closed when this returns.
-        if self._handshakes >= self._limits.handshakes_max:
-            self._counts["handshakes_refused"] += 1
-            return
-        self._handshakes += 1
-        try:
-            raw = RawConnection(Socket(stream), False)
-            connection = await self._host.upgrade_inbound_connection(raw, _SOMEWHERE)
-        except Exception:  # noqa: BLE001 - the peer's fault, whatever it is
-            self._counts["handshakes_failed"] += 1
-            return
-        finally:
-            self._handshakes -= 1
-        if isinstance(connection, Muxer):
-            await connection.event_closed.wait()
+        await self._gate.take(self._host, stream)
+
+    def _blame(self, pid: ID, fault: Fault, detail: str) -> None:
+        peer = self._by_pid.get(pid)
+        if peer is not None:
+            self._crossing.post(self._handler.at_fault, peer.id, fault, detail)
 
     @contextlib.contextmanager
     def _guard(self, pid: ID) -> Iterator[bool]:
@@ -311,6 +302,7 @@ class Libp2pTransport:
             yield peer is not None
         except FramingError as error:
             self._counts["malformed"] += 1
+            self._blame(pid, "malformed", str(error))
             _log.debug("malformed_data", peer=str(pid), error=str(error))
         except Exception as error:  # noqa: BLE001 - it would end the host
             _log.debug("stream_ended", peer=str(pid), error=repr(error))
@@ -376,9 +368,12 @@ class Libp2pTransport:
             author is None
             or list(message.topicIDs) != [self._topic]
             or len(message.data) > self._limits.gossip_bytes_max
-            or not author.gossip.take(int(trio.current_time() * 1000))
         ):
             self._counts["gossip_refused"] += 1
+            return False
+        if not author.gossip.take(int(trio.current_time() * 1000)):
+            self._counts["gossip_refused"] += 1
+            self._blame(author.pid, "flood", "more announcements than are read")
             return False
         return True
 

@@ -8,6 +8,8 @@ built for the path that every vote takes:
 * A peer that overruns its window, or opens more streams than allowed, or has more of its data wait
   here than allowed, loses the stream or the connection. The library lets it go on.
 * Closing never waits for the peer.
+* Reading from one peer takes a bounded share of our time. Beyond it the connection is not read for
+  a while, so that the peer, and nobody else, waits; it is not cut, as a busy peer may be honest.
 
 What does not wait is a plain function, so no task can come between and nothing is locked.
 """
@@ -15,189 +17,52 @@ What does not wait is a plain function, so no task can come between and nothing 
 from __future__ import annotations
 
 import struct
+import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 
 import trio
-from libp2p.abc import IMuxedConn, IMuxedStream
+from libp2p.abc import IMuxedConn
 from libp2p.connection_types import ConnectionType
 from libp2p.peer.id import ID
 from libp2p.security.secure_session import SecureSession
 from libp2p.stream_muxer.exceptions import (
     MuxedConnUnavailable,
-    MuxedStreamClosed,
-    MuxedStreamEOF,
-    MuxedStreamReset,
 )
 from multiaddr import Multiaddr
 
-from node.libp2p.packets import UNSENT_BYTES_MAX, Packets
-from node.transport import TransportLimits
+from node.framing import Allowance
+from node.libp2p.pace import Pace
+from node.libp2p.packets import Overrun, Packets
+from node.libp2p.streams import (
+    ACK,
+    DATA,
+    FIN,
+    GO_AWAY,
+    PING,
+    RST,
+    SYN,
+    WINDOW_BYTES,
+    WINDOW_BYTES_INITIAL,
+    WINDOW_UPDATE,
+    Stream,
+)
+from node.transport import Fault, TransportLimits
 
-WINDOW_BYTES = 1024 * 1024
-_WINDOW_BYTES_INITIAL = 256 * 1024
-_FRAME_BODY_BYTES = 60 * 1024
+Blame = Callable[[ID, Fault, str], None]
+"""Told what a peer does wrong. Must return at once and not raise."""
+
 _CREDIT_MAX = 2**31
+_PINGS_PER_SECOND_MAX = 10
+"""More are not answered: nobody needs them."""
+_STREAM_WORK_S = 0.001
+"""What a stream that the peer opens costs us besides reading: a task, and its negotiation."""
 
 _HEADER = struct.Struct(">BBHII")  # version, type, flags, stream, length
-_DATA, _WINDOW_UPDATE, _PING, _GO_AWAY = range(4)
-_SYN, _ACK, _FIN, _RST = 1, 2, 4, 8
 
 
 class ProtocolError(Exception):
     """The peer broke the protocol or a limit: the connection ends."""
-
-
-class Stream(IMuxedStream):
-    """One of the streams of a connection."""
-
-    def __init__(self, muxer: Muxer, number: int) -> None:
-        self.muxed_conn: Muxer = muxer
-        self.number = number
-        self.unread = bytearray()
-        self.readable = trio.lowlevel.ParkingLot()
-        self.writable = trio.lowlevel.ParkingLot()
-        self.credit = _WINDOW_BYTES_INITIAL
-        """Bytes that we may send."""
-        self.granted = WINDOW_BYTES
-        """Bytes that the peer may send."""
-        self.read_since_grant = 0
-        self.peer_ended = self.we_ended = self.dead = False
-        self.heard_at = 0.0
-        self.consumer: Callable[[bytes], None] | None = None
-        self.error: Exception | None = None
-
-    async def read(self, n: int | None = None) -> bytes:
-        """Some bytes, at most n. Raises MuxedStreamEOF or MuxedStreamReset."""
-        while not self.unread:
-            self._raise_if_over()
-            await self.readable.park()
-        if n is None or n < 0 or n >= len(self.unread):
-            data = bytes(self.unread)
-            self.unread.clear()
-        else:
-            data = bytes(self.unread[:n])
-            del self.unread[:n]
-        self.muxed_conn.has_read(self, len(data))
-        return data
-
-    async def feed(self, consumer: Callable[[bytes], None], silence_max: float) -> None:
-        """Call `consumer` with all data as it comes, and never return.
-
-        Raises MuxedStreamEOF, MuxedStreamReset or what `consumer` does, or TooSlowError if nothing
-        comes for `silence_max` seconds.
-        """
-        if self.unread:
-            consumer(await self.read())
-        self.consumer = consumer
-        self.heard_at = trio.current_time()
-        while True:
-            self._raise_if_over()
-            with trio.move_on_at(self.heard_at + silence_max):
-                await self.readable.park()
-            if trio.current_time() >= self.heard_at + silence_max:
-                raise trio.TooSlowError
-
-    def _raise_if_over(self) -> None:
-        if self.error is not None:
-            raise self.error
-        if self.dead:
-            raise MuxedStreamReset("The stream was reset")
-        if self.peer_ended:
-            raise MuxedStreamEOF("The stream has ended")
-
-    async def write(self, data: bytes) -> None:
-        """Returns when all is on its way. Raises MuxedStreamReset or MuxedStreamClosed."""
-        start = 0
-        while start < len(data):
-            if self.dead:
-                raise MuxedStreamReset("The stream was reset")
-            if self.we_ended:
-                raise MuxedStreamClosed("The stream is closed for writing")
-            if self.muxed_conn.packets.unsent_bytes >= UNSENT_BYTES_MAX:
-                await self.muxed_conn.packets.room.park()
-            elif not self.credit:
-                await self.writable.park()
-            else:
-                size = min(self.credit, _FRAME_BODY_BYTES, len(data) - start)
-                self._put(data[start : start + size])
-                self.muxed_conn.packets.send()
-                start += size
-
-    def takes(self, size: int) -> bool:
-        """Whether `size` bytes can be written without waiting."""
-        ended = self.dead or self.we_ended
-        return not ended and self.credit >= size and not self.muxed_conn.packets.unsent_bytes
-
-    def write_now(self, data: bytes) -> None:
-        """Write what the stream `takes`; this may be called from outside trio.
-
-        Then have `packets.send` called within, if `packets.unsent_bytes` is not 0 afterwards.
-        """
-        for start in range(0, len(data), _FRAME_BODY_BYTES):
-            self._put(data[start : start + _FRAME_BODY_BYTES])
-        self.muxed_conn.packets.flush()
-
-    def _put(self, body: bytes) -> None:
-        self.credit -= len(body)
-        self.muxed_conn.put(_DATA, 0, self.number, len(body), body)
-
-    async def close(self) -> None:
-        """Say that no more comes from us; the peer may still send."""
-        if not self.we_ended:
-            self.we_ended = True
-            self.muxed_conn.put(_WINDOW_UPDATE, _FIN, self.number, 0)
-            self.muxed_conn.packets.send()
-            self.muxed_conn.forget_if_over(self)
-
-    async def reset(self) -> None:
-        """End both directions. Never waits."""
-        if not self.dead:
-            self.muxed_conn.put(_WINDOW_UPDATE, _RST, self.number, 0)
-            self.muxed_conn.packets.send()
-            self.kill()
-
-    def take(self, body: bytes) -> None:
-        """Handle data from the peer."""
-        self.heard_at = trio.current_time()
-        if self.consumer is None:
-            self.unread += body
-            self.readable.unpark_all()
-            return
-        self.muxed_conn.has_read(self, len(body))
-        try:
-            self.consumer(body)
-        except Exception as error:  # noqa: BLE001 - `feed` raises it
-            self.error = error
-            self.muxed_conn.put(_WINDOW_UPDATE, _RST, self.number, 0)
-            self.kill()
-
-    def kill(self) -> None:
-        """End it on our side."""
-        self.dead = self.peer_ended = self.we_ended = True
-        self.muxed_conn.forget_if_over(self)
-        self.readable.unpark_all()
-        self.writable.unpark_all()
-
-    def set_deadline(self, ttl: int) -> None:
-        """Not offered: use trio's."""
-        raise NotImplementedError
-
-    def get_remote_address(self) -> tuple[str, int] | None:
-        """The peer's (host, port)."""
-        return self.muxed_conn.get_remote_address()
-
-    async def __aenter__(self) -> Stream:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
-        await self.close()
 
 
 class Muxer(IMuxedConn):
@@ -206,7 +71,13 @@ class Muxer(IMuxedConn):
     on_close: Callable[[], Awaitable[None]] | None = None
 
     def __init__(
-        self, conn: SecureSession, peer_id: ID, limits: TransportLimits, counts: Counter[str]
+        self,
+        conn: SecureSession,
+        peer_id: ID,
+        limits: TransportLimits,
+        counts: Counter[str],
+        pace: Pace,
+        blame: Blame,
     ) -> None:
         self.peer_id = peer_id
         self.secured_conn = conn
@@ -214,6 +85,10 @@ class Muxer(IMuxedConn):
         self.event_closed = trio.Event()
         self._limits = limits
         self._counts = counts
+        self._pace = pace
+        self._blame = blame
+        self._work_s = 0.0
+        self._pings = Allowance(_PINGS_PER_SECOND_MAX)
         self.packets = Packets(conn)
         self._streams: dict[int, Stream] = {}
         self._next = 1 if conn.is_initiator else 2
@@ -245,13 +120,18 @@ class Muxer(IMuxedConn):
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.packets.write_the_rest)
-                self.packets.decrypt()
-                self._take_frames()
+                self._take_packets()
                 while await self.packets.read():
-                    self._take_frames()
-                    await trio.lowlevel.checkpoint()
+                    rest = self._take_packets()
+                    if rest:
+                        self._counts["reads_paused"] += 1
+                        self._blame(self.peer_id, "flood", "more than can be read in good time")
+                    await trio.sleep(rest)
                 nursery.cancel_scope.cancel()
         # Perhaps together with a cancellation, which goes on.
+        except* (ProtocolError, Overrun) as group:
+            self._counts["connections_broken"] += 1
+            self._blame(self.peer_id, "malformed", f"Yamux: {group.exceptions[0]}")
         except* Exception:  # noqa: BLE001 - the peer's fault, or the network's
             self._counts["connections_broken"] += 1
         finally:
@@ -269,17 +149,20 @@ class Muxer(IMuxedConn):
             raise MuxedConnUnavailable("The connection has ended")
         stream = self._streams[self._next] = Stream(self, self._next)
         self._next += 2
-        grant = WINDOW_BYTES - _WINDOW_BYTES_INITIAL
-        self.put(_WINDOW_UPDATE, _SYN, stream.number, grant)
+        grant = WINDOW_BYTES - WINDOW_BYTES_INITIAL
+        self.put(WINDOW_UPDATE, SYN, stream.number, grant)
         return stream
 
     async def accept_stream(self) -> Stream:
         """The next stream that the peer opens. Raises MuxedConnUnavailable."""
-        while not self._accepted:
+        while True:
+            while self._accepted:
+                stream = self._accepted.popleft()
+                if not stream.dead:
+                    return stream
             if self.is_closed:
                 raise MuxedConnUnavailable("The connection has ended")
             await self._acceptable.park()
-        return self._accepted.popleft()
 
     def get_remote_address(self) -> tuple[str, int] | None:
         """The peer's (host, port)."""
@@ -300,6 +183,14 @@ class Muxer(IMuxedConn):
 
     # ---- frames from the peer ----
 
+    def _take_packets(self) -> float:
+        """Handle what was received; how many seconds to rest for it."""
+        began = time.perf_counter()
+        self._work_s = 0.0
+        self.packets.decrypt()
+        self._take_frames()
+        return self._pace.spend(time.perf_counter() - began + self._work_s)
+
     def _take_frames(self) -> None:
         plain = self.packets.plain
         start = 0
@@ -308,7 +199,7 @@ class Muxer(IMuxedConn):
             if version:
                 raise ProtocolError(f"yamux version {version}")
             end = start + _HEADER.size
-            if kind == _DATA:
+            if kind == DATA:
                 end += length
                 if length > WINDOW_BYTES:
                     raise ProtocolError(f"a frame of {length} bytes")
@@ -320,20 +211,20 @@ class Muxer(IMuxedConn):
         self.packets.send()
 
     def _take_frame(self, kind: int, flags: int, number: int, length: int, body: bytearray) -> None:
-        if kind == _PING:
-            if flags & _SYN:
-                self.put(_PING, _ACK, 0, length)
+        if kind == PING:
+            if flags & SYN and self._pings.take(int(trio.current_time() * 1000)):
+                self.put(PING, ACK, 0, length)
             return
-        if kind == _GO_AWAY:
+        if kind == GO_AWAY:
             raise ProtocolError("the peer goes away")
-        if kind > _GO_AWAY:
+        if kind > GO_AWAY:
             raise ProtocolError(f"a frame of type {kind}")
-        if flags & _SYN:
+        if flags & SYN:
             self._take_stream(number)
         stream = self._streams.get(number)
         if stream is None:
             return  # Of one that we have reset.
-        if kind == _WINDOW_UPDATE:
+        if kind == WINDOW_UPDATE:
             stream.credit = min(stream.credit + length, _CREDIT_MAX)
             stream.writable.unpark_all()
         elif body:
@@ -342,9 +233,9 @@ class Muxer(IMuxedConn):
             if stream.granted < 0 or self._unread_bytes > self._limits.buffered_bytes_max:
                 raise ProtocolError("more data than was granted")
             stream.take(bytes(body))
-        if flags & _RST:
+        if flags & RST:
             stream.kill()
-        elif flags & _FIN:
+        elif flags & FIN:
             stream.peer_ended = True
             stream.readable.unpark_all()
             self.forget_if_over(stream)
@@ -352,13 +243,14 @@ class Muxer(IMuxedConn):
     def _take_stream(self, number: int) -> None:
         if number % 2 == self._next % 2 or number == 0 or number in self._streams:
             raise ProtocolError(f"stream {number} cannot be opened")
+        self._work_s += _STREAM_WORK_S
         if self._inbound >= self._limits.streams_max:
             self._counts["streams_refused"] += 1
-            self.put(_WINDOW_UPDATE, _RST, number, 0)
+            self.put(WINDOW_UPDATE, RST, number, 0)
             return
         self._inbound += 1
         stream = self._streams[number] = Stream(self, number)
-        self.put(_WINDOW_UPDATE, _ACK, number, WINDOW_BYTES - _WINDOW_BYTES_INITIAL)
+        self.put(WINDOW_UPDATE, ACK, number, WINDOW_BYTES - WINDOW_BYTES_INITIAL)
         self._accepted.append(stream)
         self._acceptable.unpark()
 
@@ -369,7 +261,7 @@ class Muxer(IMuxedConn):
         stream.read_since_grant += size
         if stream.read_since_grant >= WINDOW_BYTES // 4 and not stream.peer_ended:
             stream.granted += stream.read_since_grant
-            self.put(_WINDOW_UPDATE, 0, stream.number, stream.read_since_grant)
+            self.put(WINDOW_UPDATE, 0, stream.number, stream.read_since_grant)
             self.packets.send()
             stream.read_since_grant = 0
 

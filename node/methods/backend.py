@@ -1,6 +1,6 @@
 """What the RPC needs from the node that it serves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -41,6 +41,32 @@ class NodeStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """One other member, as this node has met it since it started."""
+
+    institution: str
+    name: str
+    connected: bool
+    paused: bool
+    """Whether it is not read now, because it sends more than its share."""
+    waiting_messages: int
+    """Messages of it that wait for their turn."""
+    waiting_bytes: int
+    faults: Mapping[str, int]
+    """How often it did something wrong or too much, by reason (docs/operating.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What the node takes of its machine."""
+
+    memory_bytes: int
+    """Resident memory of the process."""
+    database_bytes: int
+    """The database with its log, on disk."""
+
+
+@dataclass(frozen=True, slots=True)
 class SubmitOutcome:
     """What became of one submitted transaction: accepted under an id (also if it was known), or
     refused with a sentence.
@@ -72,6 +98,14 @@ class Backend(Protocol):
 
     def status(self) -> NodeStatus:
         """Answered from memory, at any time."""
+        ...
+
+    def peers(self) -> tuple[PeerStatus, ...]:
+        """All other members, sorted by id. Answered from memory."""
+        ...
+
+    def resources(self) -> Resources:
+        """Asked of the operating system."""
         ...
 
     def reader(self) -> Reader:

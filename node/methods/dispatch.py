@@ -41,7 +41,7 @@ class Dispatcher:
         subscriber: Subscriber | None = None,
     ) -> bytes:
         """Answer a call of JSON-RPC; raises RpcError."""
-        method = self._admit(caller, name, now)
+        method = self.admit(caller, name, now)
         try:
             if raw is None:
                 raw = msgspec.Raw(b"{}")
@@ -61,7 +61,7 @@ class Dispatcher:
 
         Numbers are read from text, and a list is its parameter given several times.
         """
-        method = self._admit(caller, name, now)
+        method = self.admit(caller, name, now)
         if not method.by_get:
             raise RpcError(
                 ErrorCode.UNSUPPORTED_REQUEST, f"{name} cannot be called by GET: use POST."
@@ -74,7 +74,8 @@ class Dispatcher:
             raise RpcError(ErrorCode.INVALID_PARAMS, f"The params are wrong: {error}.") from error
         return await self._run(method, params, None)
 
-    def _admit(self, caller: Caller, name: str, now: int) -> Method:
+    def admit(self, caller: Caller, name: str, now: int) -> Method:
+        """The method of this name, if it may be called now; raises RpcError."""
         limiter = self._limiters.get(caller.name)
         if limiter is None:
             limits = self._service.limits

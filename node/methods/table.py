@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from node.methods import events, proofs, reads, submits
+from node.methods import events, peers, proofs, reads, submits
 from node.methods.backend import NodeStatus
 from node.methods.method import Method
 from node.methods.service import Service
@@ -19,6 +19,7 @@ async def rpc_discover(service: Service, _: reads.NoParams) -> dict[str, Any]:
 
 _METHODS: Final = (
     Method("node_status", Role.READ, reads.NoParams, NodeStatus, reads.node_status),
+    Method("node_peers", Role.READ, reads.NoParams, peers.PeersView, peers.node_peers),
     Method("chain_head", Role.READ, reads.NoParams, HeaderView, reads.chain_head),
     Method("block_get", Role.READ, reads.BlockGet, reads.BlockView, reads.block_get),
     Method("transaction_get", Role.READ, reads.ById, TransactionView, reads.transaction_get),

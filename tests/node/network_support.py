@@ -21,13 +21,14 @@ from node.libp2p.guest import Guest
 from node.libp2p.host import Host, make_host, read_exactly
 from node.libp2p.links import DIRECT
 from node.libp2p.packets import Socket
-from node.libp2p.yamux import Muxer, Stream
-from node.transport import Member, TransportLimits
+from node.libp2p.streams import Stream
+from node.libp2p.yamux import Muxer
+from node.transport import Fault, Member, TransportLimits
 from primitives.keys import PrivateKey
 
 T = TypeVar("T")
 CHAIN = b"\xc4" * 32
-QUICK = TransportLimits(redial_ms_min=20, redial_ms_max=200)
+QUICK = TransportLimits(redial_ms_min=20, redial_ms_max=200, relink_ms_min=5)
 PATIENCE_S = 20.0
 POLL_S = 0.01
 
@@ -54,6 +55,7 @@ class Recorder:
         self.messages: list[tuple[str, bytes]] = []
         self.gossips: list[tuple[str, bytes]] = []
         self.requests: list[tuple[str, bytes]] = []
+        self.faults: list[tuple[str, Fault]] = []
         self.answer: Callable[[bytes], Awaitable[bytes]] = self.echo
         self._news = asyncio.Event()
 
@@ -75,6 +77,10 @@ class Recorder:
 
     def gossip(self, author: str, message: bytes) -> None:
         self.gossips.append((author, message))
+        self._news.set()
+
+    def at_fault(self, peer: str, fault: Fault, detail: str) -> None:
+        self.faults.append((peer, fault))
         self._news.set()
 
     async def request(self, peer: str, request: bytes) -> bytes:
@@ -158,12 +164,18 @@ class Intruder:
         self.counts: Counter[str] = Counter()
         seed = name.encode().ljust(32, b".")
         self.name = name
+        self.target: Member
         keys = create_new_key_pair(seed)
-        self.host: Host = make_host(keys, limits, self.counts, self._admit, self._guard)
+        self.host: Host = make_host(
+            keys, limits, self.counts, self._admit, self._guard, self._blame
+        )
         self.hello = Hello(PROTOCOL_VERSION, CHAIN, "intruder", name)
 
     def _admit(self, pid: ID, address: str) -> bool:
         return True
+
+    def _blame(self, pid: ID, fault: Fault, detail: str) -> None:
+        self.counts[fault] += 1
 
     @contextlib.contextmanager
     def _guard(self, pid: ID) -> Iterator[bool]:

@@ -27,7 +27,7 @@ from ledger.transactions import (
 from node.client import RpcClient
 from node.jsonrpc import RpcError
 from node.limits import RpcLimits
-from node.methods.backend import NodeStatus, SubmitOutcome
+from node.methods.backend import NodeStatus, PeerStatus, Resources, SubmitOutcome
 from node.rpc import RpcServer, RpcSettings
 from node.rpc_access import NamedToken
 from primitives.hashing import digest
@@ -126,6 +126,17 @@ class LedgerBackend:
             uptime_ms=1,
             counters={},
         )
+
+    def peers(self) -> tuple[PeerStatus, ...]:
+        return (
+            PeerStatus("recorder-2", "Hospital 2", True, False, 0, 0, {}),
+            PeerStatus(
+                "recorder-3", "Hospital 3", False, True, 7, 700, {"malformed": 2, "flood": 9}
+            ),
+        )
+
+    def resources(self) -> Resources:
+        return Resources(100_000_000, 4096)
 
     def reader(self) -> SqliteReader:
         return SqliteReader(self._path)

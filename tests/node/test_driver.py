@@ -3,7 +3,6 @@ sent, what a crash leaves, and what ends a node.
 """
 
 import asyncio
-import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from ledger.execution import payload_batches, restore_window
 from ledger.genesis import Genesis, genesis_state
 from ledger.receipts import ReceiptCode
 from ledger.store import Write, WriteBatch, WriteGenesis, WritePromise
+from node import arrivals, checks
 from node import driver as module
 from node.core import Core, CoreSettings
 from node.driver import Driver, monotonic_ms, wall_ms
@@ -23,9 +23,10 @@ from node.events import (
     BatchArrived,
     BlockArrived,
     BlocksArrived,
+    Effect,
+    Event,
+    GossipArrived,
     MessageArrived,
-    PeerConnected,
-    PeerDisconnected,
     RequestEnded,
 )
 from node.intake import check_raw_batch
@@ -42,6 +43,7 @@ from node.wire import (
     BlockWanted,
     Consensus,
     Head,
+    HeadAnnounced,
     Request,
     decode_message,
 )
@@ -61,6 +63,7 @@ class MemoryTransport:
         self.handler: Handler | None = None
         self.sent: list[tuple[str, bytes]] = []
         self.asked: list[tuple[str, bytes]] = []
+        self.paused: list[str] = []
         self.answers: Callable[[str, bytes], Awaitable[bytes]] = self._ask
         self._id = id
         self._others = others
@@ -90,6 +93,14 @@ class MemoryTransport:
         asyncio.get_running_loop().call_soon(other.handler.message, self._id, message)
         return True
 
+    def pause_reading(self, peer: str) -> None:
+        """Only note it."""
+        self.paused.append(peer)
+
+    def resume_reading(self, peer: str) -> None:
+        """Only note it."""
+        self.paused.remove(peer)
+
     def publish(self, message: bytes) -> None:
         """Deliver to all soon."""
         for name, other in self._others.items():
@@ -117,6 +128,16 @@ class MemoryTransport:
 
     def set_members(self, members: Sequence[Member]) -> None:
         """Everybody is a member."""
+
+
+def waiting(driver: Driver) -> list[Event]:
+    """Take what waits for a turn."""
+    found: list[Event] = []
+    while (entry := driver.arrivals.next(monotonic_ms())) is not None:
+        event = driver._event(*entry)
+        assert event is not None
+        found.append(event)
+    return found
 
 
 class Disk:
@@ -406,28 +427,22 @@ async def test_a_store_that_cannot_be_read_for_a_peer_ends_the_node(
 # ---- what peers send -----------------------------------------------------------------------------
 
 
-async def test_what_cannot_be_read_is_counted_and_logged_once_a_second(
-    alone: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 1_000
-    monkeypatch.setattr(module, "monotonic_ms", lambda: now)
-    driver = (await alone.make("recorder-1")).driver
+async def test_what_cannot_be_read_is_counted_by_peer_and_logged_once(alone: World) -> None:
+    await alone.start("recorder-1")
+    driver = alone.nodes["recorder-1"].driver
     with structlog.testing.capture_logs() as logs:
-        for _ in range(3):
+        for _ in range(100):
             driver.message("observer-1", b"\xff")
             driver.gossip("observer-1", b"\xff")
+            driver.at_fault("observer-1", "malformed", "a frame of kind 9")
             with pytest.raises(CodecError):
                 await driver.request("observer-1", b"\xff")
-        now += module.WARN_MS
-        driver.message("observer-1", b"\xff")
+        await driver.submit([make_transaction(alone.genesis, "recorder-1", 1).raw])
+        await alone.height(1)
 
-    assert driver.counters == Counter(malformed_message=4, malformed_gossip=3, malformed_request=3)
-    assert [entry["event"] for entry in logs] == [
-        "malformed_message",
-        "malformed_gossip",
-        "malformed_request",
-        "malformed_message",
-    ]
+    assert driver.core.conduct.counts() == {"observer-1": {"malformed": 400}}
+    at_fault = [entry for entry in logs if entry["event"] == "peer_at_fault"]
+    assert [(entry["peer"], entry["reason"]) for entry in at_fault] == [("observer-1", "malformed")]
 
 
 async def test_bad_and_long_batches_are_counted_and_good_ones_taken(alone: World) -> None:
@@ -441,33 +456,82 @@ async def test_bad_and_long_batches_are_counted_and_good_ones_taken(alone: World
     driver.message("observer-1", encode(BatchBody(good.raw)))
     await alone.height(1)
 
-    assert driver.counters["batch_invalid"] == 2
+    assert driver.core.conduct.counts() == {"observer-1": {"batch_invalid": 2}}
     assert alone.nodes["recorder-1"].reader.batch(good.id) == good.raw
 
 
-async def test_a_flood_is_dropped_but_not_what_the_core_relies_on(
+async def test_a_flood_is_held_up_then_dropped_but_not_what_the_core_relies_on(
     alone: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "EVENTS_MAX", 2)
-    monkeypatch.setattr(module, "PEER_CHECKS_MAX", 0)
+    monkeypatch.setattr(checks, "PEER_CHECKS_MAX", 0)
     node = await alone.make("recorder-1")
     driver = node.driver
-    for _ in range(5):
-        driver.message("observer-1", encode(Head(0, ANY_HASH)))
+    head = encode(Head(0, ANY_HASH))
+    for _ in range(arrivals.PEER_MESSAGES_MAX + 3):
+        driver.message("observer-1", head)
     driver.gossip("observer-1", encode(BatchesAnnounced((ANY_HASH,))))
-    driver.message("observer-1", encode(BatchBody(b"")))
     driver.connected("observer-1")
-
-    assert driver.counters == Counter(events_dropped=4, batch_checks_dropped=1)
     await driver._ask("recorder-9", BlockWanted(ANY_HASH))
-    driver.disconnected("observer-1")
-    assert [type(event) for event in driver._events] == [
-        MessageArrived,
-        MessageArrived,
-        PeerConnected,
-        RequestEnded,
-        PeerDisconnected,
-    ]
+    driver.message("recorder-2", encode(BatchBody(b"")))
+
+    assert node.transport.paused == ["observer-1"]
+    assert driver.counters == Counter(messages_dropped=4, peers_paused=1, requests_unanswered=1)
+    assert driver.core.conduct.counts() == {"observer-1": {"flood": 4}}
+    await driver._turn()
+    assert driver.counters["batch_checks_dropped"] == 1
+    assert driver.core.conduct.counts()["recorder-2"] == {"flood": 1}
+    left = arrivals.PEER_MESSAGES_MAX - arrivals.MESSAGES_PER_SECOND_MAX + 1
+    assert driver.arrivals.waiting("observer-1")[0] >= left
+    assert node.transport.paused == ["observer-1"]
+
+
+async def test_a_flood_delays_only_its_own_peer(alone: World) -> None:
+    node = await alone.make("recorder-1")
+    driver = node.driver
+    head = encode(Head(0, ANY_HASH))
+    for _ in range(500):
+        driver.message("observer-1", head)
+    driver.message("recorder-2", head)
+    driver.gossip("recorder-3", encode(HeadAnnounced(0, ANY_HASH)))
+    order: list[str] = []
+    step = node.core.step
+
+    def note(event: Event, now: int, wall: int) -> list[Effect]:
+        if isinstance(event, MessageArrived):
+            order.append(event.peer)
+        elif isinstance(event, GossipArrived):
+            order.append(event.author)
+        return step(event, now, wall)
+
+    node.core.step = note  # type: ignore[method-assign]
+    await driver._turn()
+
+    assert order[:3] == ["observer-1", "recorder-2", "recorder-3"]
+
+
+async def test_a_turn_ends_in_time_and_the_next_goes_on(
+    alone: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 1_000
+    node = await alone.make("recorder-1")
+    driver = node.driver
+    for _ in range(10):
+        driver.message("observer-1", encode(Head(0, ANY_HASH)))
+    step = node.core.step
+
+    def slow(event: Event, now: int, wall: int) -> list[Effect]:
+        nonlocal clock
+        clock += 15
+        return step(event, now, wall)
+
+    monkeypatch.setattr(module, "monotonic_ms", lambda: clock)
+    node.core.step = slow  # type: ignore[method-assign]
+    counts = []
+    while len(driver.arrivals):
+        await driver._turn()
+        counts.append(driver.arrivals.waiting("observer-1")[0])
+
+    assert counts == [8, 6, 4, 2, 0]
 
 
 @pytest.mark.parametrize(
@@ -494,9 +558,12 @@ async def test_a_bad_answer_ends_the_request_all_the_same(
     node.transport.answers = answer
     await node.driver._ask("observer-1", request_)
 
-    assert list(node.driver._events) == [RequestEnded("observer-1", request_, False)]
-    counted = "requests_unanswered" if response is None else "answer_invalid"
-    assert node.driver.counters == Counter({counted: 1})
+    ended = RequestEnded("observer-1", request_, False, invalid=response is not None)
+    assert waiting(node.driver) == [ended]
+    if response is None:
+        assert node.driver.counters == Counter(requests_unanswered=1)
+    else:
+        assert node.driver.core.conduct.counts() == {"observer-1": {"answer_invalid": 1}}
 
 
 async def test_good_answers_become_events(alone: World) -> None:
@@ -516,33 +583,14 @@ async def test_good_answers_become_events(alone: World) -> None:
     ):
         await node.driver._ask("recorder-1", wanted)
 
-    kinds = [type(event) for event in node.driver._events]
+    events = waiting(node.driver)
+    kinds = [type(event) for event in events]
     ended = RequestEnded
     assert kinds == [BatchArrived, ended, BlockArrived, ended, BlocksArrived, ended]
+    for event in events:
+        node.driver._post(event)
     await node.run()
     await alone.height(1)
-
-
-async def test_one_peer_does_not_occupy_the_threads(alone: World) -> None:
-    driver = (await alone.make("recorder-1")).driver
-    release, started = threading.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    order: list[str] = []
-
-    def slow() -> None:
-        loop.call_soon_threadsafe(started.set)
-        release.wait()
-        order.append("flood")
-
-    flood = [asyncio.create_task(driver._check("observer-1", slow)) for _ in range(9)]
-    other = asyncio.create_task(driver._check("recorder-2", lambda: order.append("other")))
-    await started.wait()
-    release.set()
-    await asyncio.gather(other, *flood)
-
-    # Two of the first peer are on the threads; the others of it stand behind the second peer.
-    assert order.index("other") <= 2
-    assert len(order) == 10
 
 
 # ---- local clients -------------------------------------------------------------------------------

@@ -30,10 +30,12 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 
 from node.framing import Hello, Kind, encode_hello, encode_messages
+from node.libp2p import packets
 from node.libp2p.host import read_exactly
 from node.libp2p.links import DIRECT
 from node.libp2p.requests import REQUEST
-from node.libp2p.yamux import WINDOW_BYTES, Muxer
+from node.libp2p.streams import WINDOW_BYTES
+from node.libp2p.yamux import Muxer
 from node.transport import TransportLimits
 from tests.node.network_support import CHAIN, POLL_S, QUICK, Intruder, Node, ended, member
 
@@ -56,6 +58,7 @@ async def under_attack(
 
     async def connect(intruder: Intruder) -> None:
         intruder.welcome()
+        intruder.target = members[0]
         await attack(intruder, await intruder.dial(members[0]))
 
     async with Node(members[0], members, limits) as node, Node(members[1], members) as honest:
@@ -153,13 +156,53 @@ async def test_connections_that_say_nothing_are_bounded_and_end() -> None:
     host, port = own.address.rsplit(":", 1)
     async with Node(own, [own], limits) as node:
         idle = [await asyncio.open_connection(host, int(port)) for _ in range(8)]
-        await node.count("handshakes_refused", 5)
-        assert node.transport.counters()["handshakes_refused"] == 5
-        await node.count("handshakes_failed", 3)
+        await node.count("handshakes_failed", 8)
+        assert node.transport.counters()["handshakes_displaced"] == 5
         for reader, writer in idle:
             with contextlib.suppress(ConnectionError):
                 await reader.read()
             writer.close()
+
+
+async def test_a_member_gets_in_while_others_hold_the_port() -> None:
+    limits = dataclasses.replace(QUICK, handshakes_max=3, dial_timeout_ms=60_000)
+    members = [member(NODE), member(HONEST)]
+    host, port = members[0].address.rsplit(":", 1)
+    async with Node(members[0], members, limits) as node:
+        idle = [await asyncio.open_connection(host, int(port)) for _ in range(8)]
+        await node.count("handshakes_displaced", 5)
+        async with Node(members[1], members):
+            await node.heard.linked(HONEST)
+        for _, writer in idle:
+            writer.close()
+
+
+async def test_connections_of_one_address_are_bounded_in_rate() -> None:
+    limits = dataclasses.replace(QUICK, handshakes_per_second_max=1)
+    own = member(NODE)
+    host, port = own.address.rsplit(":", 1)
+    async with Node(own, [own], limits) as node:
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            with contextlib.suppress(ConnectionError):
+                writer.write_eof()
+                await reader.read()
+            writer.close()
+        counts = node.transport.counters()
+        assert counts["handshakes_refused"] >= 1
+        assert counts["handshakes_refused"] + counts["handshakes_failed"] == 20
+
+
+async def test_of_a_member_s_connections_the_newest_stay() -> None:
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        own = intruder.target
+        muxers = [muxer, *[await intruder.dial(own) for _ in range(6)]]
+        for old in muxers[:4]:
+            await old.event_closed.wait()
+        assert not any(new.is_closed for new in muxers[4:])
+
+    async with under_attack(attack) as (node, _):
+        assert node.transport.counters()["connections_displaced"] == 4
 
 
 async def test_plaintext_is_not_spoken() -> None:
@@ -281,7 +324,8 @@ async def test_what_waits_unread_is_bounded_over_all_streams() -> None:
         await muxer.event_closed.wait()
 
     async with under_attack(attack, limits) as (node, _):
-        assert len(node.heard.requests) == 3
+        assert node.transport.counters()["connections_broken"] >= 1
+        assert (HOSTILE, "malformed") in node.heard.faults
 
 
 @pytest.mark.parametrize(
@@ -306,24 +350,131 @@ async def test_broken_yamux_ends_the_connection(frame: bytes) -> None:
         pass
 
 
-async def test_a_peer_that_makes_us_answer_and_reads_nothing_is_cut_off() -> None:
-    """Pings want answers; if the answers are not read they must not pile up here."""
+async def test_a_peer_that_makes_us_answer_and_reads_nothing_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Streams beyond the limit are refused; what says so must not pile up here."""
+    limits = dataclasses.replace(QUICK, work_percent_max=100_000)
+    monkeypatch.setattr(packets, "_UNSENT_BYTES_ABUSE", 64 * 1024)
 
     async def attack(intruder: Intruder, muxer: Muxer) -> None:
-        ping = struct.pack(">BBHII", 0, 2, 1, 0, 7)
         muxer.packets._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         descriptor = muxer.packets._socket.fileno()
         muxer.packets.read = trio.sleep_forever  # type: ignore[method-assign]
+        number = 10_001
         with contextlib.suppress(OSError, trio.ClosedResourceError):
             while not muxer.is_closed:
-                muxer.packets.put(ping * 5000)
+                numbers = range(number, number + 10_000, 2)
+                number += 10_000
+                muxer.packets.put(b"".join(struct.pack(">BBHII", 0, 1, 1, n, 0) for n in numbers))
                 while not muxer.packets.flush():
                     if muxer.packets._error is not None:
                         return
                     await trio.lowlevel.wait_writable(descriptor)
 
-    async with under_attack(attack) as (node, _):
+    async with under_attack(attack, limits) as (node, _):
         await node.count("connections_broken")
+
+
+async def test_pings_beyond_need_are_not_answered() -> None:
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        answered = 0
+
+        def count(kind: int, flags: int, number: int, length: int, body: bytearray) -> None:
+            nonlocal answered
+            if kind == 2:
+                answered += 1
+                first.set()
+            take(kind, flags, number, length, body)
+
+        first, take = trio.Event(), muxer._take_frame
+        muxer._take_frame = count  # type: ignore[method-assign]
+        muxer.packets.put(struct.pack(">BBHII", 0, 2, 1, 0, 7) * 1_000)
+        muxer.packets.send()
+        await first.wait()
+        assert answered <= 50
+
+    async with under_attack(attack):
+        pass
+
+
+async def test_more_heartbeats_than_anybody_needs_end_the_link() -> None:
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        stream = await intruder.link(muxer)
+        await stream.write(encode_messages([]) * 1_000)
+        assert await ended(stream)
+
+    async with under_attack(attack) as (node, _):
+        assert (HOSTILE, "malformed") in node.heard.faults
+
+
+async def test_work_beyond_the_share_of_a_peer_makes_it_wait() -> None:
+    """Streams opened and reset for ever: they are counted as work, and reading pauses."""
+
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        number = 10_001
+        while not counters().get("reads_paused"):
+            muxer.packets.put(
+                b"".join(
+                    struct.pack(">BBHII", 0, 1, flag, number + 2 * n, 0)
+                    for n in range(100)
+                    for flag in (1, 8)
+                )
+            )
+            muxer.packets.send()
+            number += 200
+            await trio.lowlevel.checkpoint()
+
+    members = [member(NODE), member(HOSTILE)]
+
+    async def connect(intruder: Intruder) -> None:
+        await attack(intruder, await intruder.dial(members[0]))
+
+    async with Node(members[0], members) as node:
+        counters = node.transport.counters
+        await Intruder(HOSTILE).run(connect)
+        await node.heard.until(lambda heard: (HOSTILE, "flood") in heard.faults)
+
+
+async def test_a_peer_that_is_not_read_waits_and_loses_nothing() -> None:
+    sent = [n.to_bytes(4, "big") + bytes(1_000) for n in range(3_000)]
+
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        stream = await intruder.link(muxer)
+        await stream.write(encode_messages(sent[:1]))
+        await paused.wait()
+        with trio.move_on_after(0.3) as scope:
+            for start in range(1, len(sent), 50):
+                done.append(start)
+                await stream.write(encode_messages(sent[start : start + 50]))
+        assert scope.cancelled_caught
+        assert len(done) < len(sent) // 50
+        resume()
+        await trio.lowlevel.checkpoint()
+
+    paused, done = trio.Event(), [0]
+    members = [member(NODE), member(HOSTILE)]
+
+    async def connect(intruder: Intruder) -> None:
+        intruder.welcome()
+        await attack(intruder, await intruder.dial(members[0]))
+
+    async with Node(members[0], members) as node:
+
+        def resume() -> None:
+            node.transport.resume_reading(HOSTILE)
+
+        async def pause_at_first() -> None:
+            await node.heard.until(lambda heard: len(heard.messages) == 1)
+            node.transport.pause_reading(HOSTILE)
+            node.transport._crossing.command(paused.set)
+
+        pausing = asyncio.create_task(pause_at_first())
+        await Intruder(HOSTILE).run(connect)
+        await pausing
+        whole = 1 + 50 * (len(done) - 2)
+        await node.heard.until(lambda heard: len(heard.messages) >= whole)
+        assert [raw for _, raw in node.heard.messages] == sent[: len(node.heard.messages)]
 
 
 # ---- members: requests --------------------------------------------------------------------------
@@ -381,20 +532,33 @@ async def test_a_request_that_never_comes_whole_is_given_up() -> None:
         pass
 
 
-async def test_requests_of_one_peer_share_a_limit_of_bytes() -> None:
-    limits = dataclasses.replace(QUICK, request_bytes_max=1000)
+async def test_requests_of_one_peer_are_answered_one_after_the_other() -> None:
+    answering = 0
 
-    async def attack(intruder: Intruder, muxer: Muxer) -> None:
-        first = await intruder.host.open(muxer.peer_id, REQUEST, (600).to_bytes(4, "big"))
-        second = await intruder.host.open(muxer.peer_id, REQUEST, (600).to_bytes(4, "big"))
-        assert await read_exactly(second, 1) == b"\1"
-        third = await intruder.host.open(muxer.peer_id, REQUEST, (400).to_bytes(4, "big"))
-        await third.write(bytes(400))
-        await first.write(bytes(600))
+    async def answer(request: bytes) -> bytes:
+        nonlocal answering
+        answering += 1
+        assert answering == 1
+        await asyncio.sleep(0)
+        answering -= 1
+        return request
 
-    async with under_attack(attack, limits) as (node, _):
-        await node.heard.until(lambda heard: len(heard.requests) == 2)
-        assert sorted(len(request) for _, request in node.heard.requests) == [400, 600]
+    async def connect(intruder: Intruder) -> None:
+        muxer = await intruder.dial(members[0])
+        first = await intruder.host.open(muxer.peer_id, REQUEST, b"\0\0\0\1x")
+        others = [
+            await intruder.host.open(muxer.peer_id, REQUEST, b"\0\0\0\1" + bytes([n]))
+            for n in range(5)
+        ]
+        for n, stream in enumerate(others):
+            assert await read_exactly(stream, 6) == b"\0\0\0\0\1" + bytes([n])
+        assert await read_exactly(first, 6) == b"\0\0\0\0\1x"
+
+    members = [member(NODE), member(HOSTILE)]
+    async with Node(members[0], members) as node:
+        node.heard.answer = answer
+        await Intruder(HOSTILE).run(connect)
+        assert len(node.heard.requests) == 6
 
 
 async def test_a_protocol_that_we_do_not_speak_is_refused() -> None:
@@ -438,7 +602,8 @@ async def test_a_node_of_the_plain_library_is_understood() -> None:
             await host.close()
             return answer
 
-    async with Node(members[0], members) as node:
+    limits = dataclasses.replace(QUICK, request_bytes_max=len(large))
+    async with Node(members[0], members, limits) as node:
         assert await Intruder("somebody").run(talk) == (
             b"\0" + (len(large) + 5).to_bytes(4, "big") + b"echo " + large
         )

@@ -479,3 +479,46 @@ async def test_a_token_file_that_cannot_be_written_stops_the_start(tmp_path: Pat
         with pytest.raises(StartError, match="cannot be written"):
             await RpcServer(node.backend, settings).start()
         assert not (tmp_path / "2.sock").exists()
+
+
+async def test_long_bodies_wait_for_room_and_short_ones_do_not(tmp_path: Path) -> None:
+    long = b" " * 100_000 + STATUS
+    async with served(tmp_path, bodies_bytes_max=150_000, body_timeout_ms=100) as node:
+        await node.server._room.enter(100_000)
+        assert (await node.rpc.call("node_status"))["height"] >= 0
+        status, body = await http(node, "POST", headers=JSON, data=long)
+        assert (status, code(body)) == (503, ErrorCode.BUSY)
+        node.server._room.leave(100_000)
+        for _ in range(3):
+            status, _ = await http(node, "POST", headers=JSON, data=long)
+            assert status == 200
+
+
+async def test_metrics_are_a_page_for_prometheus(tmp_path: Path) -> None:
+    async with served(tmp_path, tcp=True) as node:
+        headers = {"Authorization": f"Bearer {node.token}"}
+        async with aiohttp.ClientSession() as session:
+            async with session.get(node.url + "metrics", headers=headers) as response:
+                assert response.status == 200
+                assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+                page = await response.text()
+            async with session.get(node.url + "metrics") as response:
+                assert response.status == 401
+    assert "medpact_height 0\n" in page
+    assert 'medpact_peer_connected{peer="recorder-3"} 0\n' in page
+    assert 'medpact_peer_faults_total{peer="recorder-3",reason="flood"} 9\n' in page
+
+
+async def test_metrics_count_as_calls(tmp_path: Path) -> None:
+    async with served(tmp_path, calls_per_second_max=1, calls_burst_max=1) as node:
+        statuses = [(await raw_get(node, "/metrics")).partition(b"\r\n")[0] for _ in range(3)]
+    assert statuses[0].endswith(b"200 OK")
+    assert b"429" in statuses[2]
+
+
+async def raw_get(node: Served, path: str) -> bytes:
+    async with raw(node) as (reader, writer):
+        writer.write(
+            f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+        )
+        return await reader.read()

@@ -1,0 +1,191 @@
+"""Floods of direct messages over a link that the victim holds for a member's."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+
+import trio
+
+from consensus.messages import Commit, Message, Prepare, Signed, ViewChange
+from ledger.operations import Labels, RegisterRecord
+from ledger.transactions import (
+    NONCE_BYTES,
+    CheckedTransaction,
+    TransactionBody,
+    read_transaction,
+    seal_batch,
+    sign_transaction,
+)
+from node.framing import encode_messages
+from node.wire import BatchBody, Consensus
+from primitives.codec import encode
+from tests.hostile.member import PAUSE_S, Failures, Hostile
+
+BURST = 500
+BATCH_TRANSACTIONS = 2_000
+LABELS = Labels("laboratory", "normal", "CN-GD", "flood", "unrated")
+Bursts = Callable[[Hostile], Iterator[list[bytes]]]
+
+
+def direct(bursts: Bursts) -> Callable[[Hostile], "object"]:
+    """A flood that writes one burst after the other, and comes back when it is thrown out."""
+
+    async def flood(hostile: Hostile) -> None:
+        made = bursts(hostile)
+        while True:
+            stream = await hostile.connected()
+            hostile.counts["links"] += 1
+            try:
+                for messages in made:
+                    await hostile.flood(stream, messages)
+            except Failures:
+                hostile.counts["cut"] += 1
+
+    return flood
+
+
+def _consensus(signed: Signed) -> bytes:
+    return encode(Consensus(signed))
+
+
+def future_heights(hostile: Hostile) -> Iterator[list[bytes]]:
+    """Votes for heights that nobody has reached, validly signed."""
+    for step in itertools.count(1):
+        yield [
+            _consensus(hostile.sign(Prepare(hostile.height + 2 + n + step, 0, os.urandom(32))))
+            for n in range(BURST)
+        ]
+
+
+def future_views(hostile: Hostile) -> Iterator[list[bytes]]:
+    """Validly signed wishes for ever higher views of the height that is being decided."""
+    for first in itertools.count(1, BURST):
+        views = range(first, first + BURST)
+        yield [_consensus(hostile.sign(ViewChange(hostile.height, v, None))) for v in views]
+
+
+def many_votes(hostile: Hostile) -> Iterator[list[bytes]]:
+    """Validly signed votes for the height that is being decided, each for another block."""
+    for view in itertools.count():
+        votes: list[Message] = []
+        for _ in range(BURST // 2):
+            votes.append(Prepare(hostile.height, view % 50, os.urandom(32)))
+            votes.append(Commit(hostile.height, view % 50, os.urandom(32)))
+        yield [_consensus(hostile.sign(vote)) for vote in votes]
+
+
+def bad_signatures(hostile: Hostile) -> Iterator[list[bytes]]:
+    """Votes of the height that is being decided, with signatures that nobody made."""
+    while True:
+        yield [
+            _consensus(Signed(member.id, Commit(hostile.height, n, os.urandom(32)), os.urandom(64)))
+            for n in range(BURST // 4)
+            for member in (*hostile.others[:3], hostile.others[0])
+        ]
+
+
+def replayed(hostile: Hostile) -> Iterator[list[bytes]]:
+    """What the victim has said itself, and our own old votes, again and again."""
+    while True:
+        own = [
+            _consensus(hostile.sign(Prepare(max(hostile.height - 1 - n % 5, 1), 0, bytes(32))))
+            for n in range(BURST)
+        ]
+        yield (hostile.seen or own) + own
+
+
+def malformed(hostile: Hostile) -> Iterator[list[bytes]]:
+    """Frames in good order, with nothing in them that could be read."""
+    while True:
+        noise = os.urandom(64 * BURST)
+        yield [noise[n : n + 64] for n in range(0, len(noise), 64)]
+
+
+def maximal(hostile: Hostile) -> Iterator[list[bytes]]:
+    """The longest messages there may be: a batch of junk, junk, and a million nested lists."""
+    size = 8 * 1024 * 1024 - 64
+    junk = encode(BatchBody(os.urandom(size)))
+    batch = encode(BatchBody(os.urandom(1024 * 1024 - 64)))
+    middle = encode(BatchBody(os.urandom(250 * 1024)))
+    nested = b"\x91" * size
+    many = b"\xdd" + (size // 2).to_bytes(4, "big") + b"\xc4\x00" * (size // 2)
+    while True:
+        yield [junk, batch, middle, os.urandom(size), nested, many]
+
+
+def batches_valid(hostile: Hostile) -> Iterator[list[bytes]]:
+    """Batches of thousands of transactions, with nothing wrong in them."""
+    transactions = _transactions(hostile)
+    while True:
+        yield [encode(BatchBody(_sealed(hostile, transactions))) for _ in range(4)]
+
+
+def batches_bad(hostile: Hostile) -> Iterator[list[bytes]]:
+    """Batches of thousands of transactions, the last of which has a signature that is none."""
+    transactions = _transactions(hostile)
+    last = transactions[-1]
+    raw = last.raw[:-64] + os.urandom(64)
+    bad = [*transactions[:-1], CheckedTransaction(last.id, raw, last.body)]
+    while True:
+        yield [encode(BatchBody(_sealed(hostile, bad))) for _ in range(4)]
+
+
+def _transactions(hostile: Hostile) -> list[CheckedTransaction]:
+    made = []
+    for _ in range(BATCH_TRANSACTIONS):
+        body = TransactionBody(
+            hostile.key.public,
+            hostile.height + 900,
+            hostile.sequence + 600_000,
+            os.urandom(NONCE_BYTES),
+            (RegisterRecord(os.urandom(32), LABELS, None),),
+        )
+        raw = sign_transaction(hostile.chain_id, hostile.key, body)
+        made.append(read_transaction(raw, hostile.chain_id))
+    return made
+
+
+def _sealed(hostile: Hostile, transactions: list[CheckedTransaction]) -> bytes:
+    hostile.sequence += 1
+    height = hostile.height + 900
+    return seal_batch(
+        hostile.chain_id, hostile.key, hostile.id, hostile.sequence, height, transactions
+    ).raw
+
+
+async def frames(hostile: Hostile) -> None:
+    """Frames that break the rules of framing: each ends the link, and we come back."""
+    broken = (b"\x7f\xff\xff\xff\x03", b"\xff\xff\xff\xff\x03", b"\0\0\0\x05\x09hello")
+    for number in itertools.count():
+        stream = await hostile.connected()
+        hostile.counts["sent"] += 1
+        try:
+            await stream.write(broken[number % len(broken)])
+            await stream.read(1)
+        except Failures:
+            hostile.counts["cut"] += 1
+
+
+async def flaps(hostile: Hostile) -> None:
+    """One link after the other on a connection that stays."""
+    while True:
+        try:
+            muxer = await hostile.dial()
+            while True:
+                await hostile.link(muxer)
+                hostile.counts["sent"] += 1
+        except Failures:
+            await trio.sleep(PAUSE_S)
+
+
+async def heartbeats(hostile: Hostile) -> None:
+    """Empty frames, each of five bytes."""
+    empty = encode_messages([]) * 20_000
+    while True:
+        stream = await hostile.connected()
+        try:
+            while True:
+                await stream.write(empty)
+                hostile.counts["sent"] += 20_000
+        except Failures:
+            hostile.counts["cut"] += 1
