@@ -140,6 +140,7 @@ class Cluster:
     def run(self) -> Figures:
         """Run to the end. Raises Violation, NoProgress, or what a node raised."""
         with each_signature_once():
+            self.watch.begin()
             return self._run()
 
     def _run(self) -> Figures:

@@ -41,9 +41,12 @@ class Watch:
         self._locks: dict[int, Locks] = {}
         self._views: dict[int, Views] = {}
         self._councils: dict[int, Council] = {}
-        empty = MemoryStore()
-        empty.write([WriteGenesis(*genesis_state(genesis))])
         self._times = {0: genesis.time_ms}
+
+    def begin(self) -> None:
+        """Before anything happens: who decides the first block. Raises Violation."""
+        empty = MemoryStore()
+        empty.write([WriteGenesis(*genesis_state(self._genesis))])
         self._know_council(1, empty)
 
     def council(self, height: int) -> Council:

@@ -66,6 +66,7 @@ def fresh_watch(cluster: Cluster, liars: tuple[str, ...] = (), height: int = 0) 
     """A watch that has seen the blocks up to a height."""
     disks = {host.id: host.store for host in cluster.correct}
     watch = Watch(cluster.genesis, liars, lambda: disks)
+    watch.begin()
     for write in blocks_of(cluster)[:height]:
         watch.wrote(WHO, disks[WHO], [write], 0)
     return watch
