@@ -139,16 +139,14 @@ def _signed_digest(chain_id: bytes, signer: str, height: int, statement: Stateme
 
 def contradict(first: Statement, second: Statement) -> bool:
     """Tell whether no correct voter makes both statements at one height."""
-    if isinstance(first, VoteStatement) and isinstance(second, VoteStatement):
-        same_place = (first.phase, first.view) == (second.phase, second.view)
-        return same_place and first.block_hash != second.block_hash
-    if isinstance(first, ViewChangeStatement) and isinstance(second, ViewChangeStatement):
-        return first.view == second.view and first.prepared != second.prepared
-    if isinstance(first, VoteStatement) and isinstance(second, ViewChangeStatement):
-        return _hides(first, second)
-    if isinstance(second, VoteStatement) and isinstance(first, ViewChangeStatement):
+    if isinstance(first, ViewChangeStatement):
+        if isinstance(second, ViewChangeStatement):
+            return first.view == second.view and first.prepared != second.prepared
         return _hides(second, first)
-    return False
+    if isinstance(second, ViewChangeStatement):
+        return _hides(first, second)
+    same_place = (first.phase, first.view) == (second.phase, second.view)
+    return same_place and first.block_hash != second.block_hash
 
 
 def _hides(vote: VoteStatement, view_change: ViewChangeStatement) -> bool:
