@@ -13,7 +13,7 @@ LOCKS := requirements/build.txt requirements/runtime.txt requirements/demo.txt r
 # The directory of one's own files for the demo. It travels in the environment, unexpanded: any name is safe there.
 override export DATA := $(value DATA)
 
-.PHONY: help install demo test check chaos mutants clean
+.PHONY: help install demo test model check chaos mutants clean
 
 help: ## Show this list
 	@awk -F ': .*## ' '/^[a-z]+: .*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,9 @@ test: check ## Run all checks and tests; fails below 95 % branch coverage of the
 	@$(RUN) -m pytest -n logical --maxprocesses 8 -m "not processes" $(PURE_TESTS:%=--ignore=%)
 	@echo "Tests that start processes, one at a time"
 	@$(RUN) -m pytest -m processes
+
+model: .venv/.installed ## Check the formal model of the consensus exhaustively (needs spin and gcc)
+	@$(RUN) -m simulations.model_check
 
 check: .venv/.installed ## Run ruff (style, errors) and mypy (strict types)
 	@echo "Style and errors (ruff)"

@@ -77,7 +77,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What Spin found; `depth` is the longest path, in steps of Spin, a few of which make a rule."""
+    """What Spin found; `depth` is the longest path, in steps of Spin: a rule takes a few."""
 
     ending: Ending
     states: int
@@ -299,7 +299,8 @@ def main() -> int:
     missing = [package for program, package in TOOLS.items() if shutil.which(program) is None]
     if missing:
         packages = " ".join(missing)
-        print(f"To check the model install the packages: {packages}", file=sys.stderr)
+        words = f"The model is checked by programs that are not here: apt-get install {packages}"
+        print(words, file=sys.stderr)
         return 2
     runs = plan()
     progress = Console(stderr=True, highlight=False)
