@@ -7,9 +7,9 @@ lies, and passes on what it was told: the proposal, and the vote that does not f
 otherwise by the same voter then holds both signatures, and that is evidence
 (docs/ARCHITECTURE.md section 4). Certificates and justifications are looked through likewise.
 
-Bounds: of each voter KEPT_MAX statements, of each peer HEARD_MAX testimonies, and TOLD_MAX that are
-passed on, for each of a few heights. What a peer passes on is checked only where it would complete
-a contradiction, at the price of two signatures.
+Bounds: of each voter KEPT_MAX statements, of each peer HEARD_MAX testimonies, of STORIES_MAX views
+one story, and TOLD_MAX that are passed on, for each of a few heights. What a peer passes on is
+checked only where it would complete a contradiction, at the price of two signatures.
 """
 
 from consensus.committee import Committee
@@ -33,6 +33,8 @@ HEARD_MAX = 16
 """Testimonies kept of one peer."""
 TOLD_MAX = 8
 """Statements passed on at one height."""
+STORIES_MAX = 64
+"""Views whose first story is kept; the oldest goes first, as one voter can speak of any number."""
 
 
 class Witness:
@@ -119,6 +121,8 @@ class Witness:
     def _follow(self, signer: str, vote: VoteStatement) -> None:
         """Notice that a view has two stories, and tell both: the first and the one that differs."""
         first = self._stories.get(vote.view)
+        if first is None and len(self._stories) >= STORIES_MAX:
+            del self._stories[next(iter(self._stories))]
         if first is None or (
             vote.phase == Phase.PRE_PREPARE and vote.block_hash == first[1].block_hash
         ):
