@@ -13,7 +13,7 @@ LOCKS := requirements/build.txt requirements/runtime.txt requirements/demo.txt r
 # The directory of one's own files for the demo. It travels in the environment, unexpanded: any name is safe there.
 override export DATA := $(value DATA)
 
-.PHONY: help install demo test model check chaos mutants clean
+.PHONY: help install demo test model check chaos floods mutants clean
 
 help: ## Show this list
 	@awk -F ': .*## ' '/^[a-z]+: .*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +61,9 @@ check: .venv/.installed ## Run ruff (style, errors) and mypy (strict types)
 
 chaos: .venv/.installed ## Run real daemons under load while everything goes wrong: three seeds, about ten minutes
 	@$(RUN) -m simulations.chaos
+
+floods: .venv/.installed ## Flood a real daemon in every way a hostile member can: about four minutes
+	@$(RUN) -m simulations.floods
 
 mutants: .venv/.installed ## Plant one bug after another: the simulator must find each (up to 10 minutes a bug)
 	@$(RUN) -m simulations.mutants

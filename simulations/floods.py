@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -168,8 +169,7 @@ class Rig:
     async def measure(self, flood: str, seconds: float) -> Measured:
         """Let the hostile member do its worst for so long, and look at the victim meanwhile."""
         measured = Measured(flood)
-        async with RpcClient(self.home / "rpc.sock") as rpc:
-            before = await rpc.call("node_status")
+        before, faults_before = await self._ask()
         log_from = (self.home / "node.log").stat().st_size
         measured.rss_before_bytes = measured.rss_max_bytes = self._memory("VmRSS")
         Path(f"/proc/{self._pid}/clear_refs").write_text("5")  # Forget the peak: proc(5).
@@ -182,14 +182,21 @@ class Rig:
             await asyncio.gather(polling, return_exceptions=True)
         measured.processor = (self._processor() - busy) / (time.monotonic() - started)
         measured.rss_max_bytes = max(measured.rss_max_bytes, self._memory("VmHWM"))
-        async with RpcClient(self.home / "rpc.sock") as rpc:
-            after = await rpc.call("node_status")
         await asyncio.sleep(CALM_SECONDS)
+        after, faults_after = await self._ask()
         measured.rss_after_bytes = self._memory("VmRSS")
         measured.blocks = after["height"] - before["height"]
         measured.counters = _grown(before["counters"], after["counters"])
+        measured.faults = _grown(faults_before, faults_after)
         measured.lines = self._lines(log_from)
         return measured
+
+    async def _ask(self) -> tuple[dict[str, Any], dict[str, int]]:
+        """The victim's status, and what it has against the hostile member."""
+        async with RpcClient(self.home / "rpc.sock") as rpc:
+            status = await rpc.call("node_status")
+            peers = (await rpc.call("node_peers"))["peers"]
+        return status, next(p["faults"] for p in peers if p["institution"] == HOSTILE)
 
     async def _flood(self, measured: Measured, seconds: float) -> None:
         if measured.flood == CALM:
@@ -274,8 +281,9 @@ def table(results: Sequence[Measured]) -> Table:
     )
     shown.add_column("flood")
     shown.add_column("what", max_width=38)
-    for name in ("sent", "MiB before", "max", "after", "status ms", "blocks", "core", "faults"):
+    for name in ("sent", "MiB before", "max", "after", "status ms", "blocks", "core"):
         shown.add_column(name, justify="right")
+    shown.add_column("faults counted")
     shown.add_column("log lines")
     shown.add_column("")
     for one in results:
@@ -288,8 +296,8 @@ def table(results: Sequence[Measured]) -> Table:
             f"{one.status_ms_max:.0f}",
             str(one.blocks),
             f"{one.processor:.2f}",
-            f"{sum(one.faults.values()):,}",
-            str(sum(one.lines.values())),
+            "\n".join(f"{reason} {count:,}" for reason, count in one.faults.items()) or "-",
+            "\n".join(f"{count} {line[:40]}" for line, count in one.lines.items()) or "-",
             "; ".join(one.misses()) or "ok",
             style="red" if one.misses() else None,
         )
