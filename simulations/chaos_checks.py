@@ -8,6 +8,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from ledger.operations import ReportMisbehaviour
 from ledger.receipts import DID_NOT_RUN, Receipt
 from ledger.store import StateChanges, WriteBlock
 from ledger.transactions import check_batch
+from node.conduct import TOLERATED
 from primitives.codec import decode
 from simulations.chaos_votes import Ballots, read_promises
 from simulations.checkers import NoProgress, Violation, check_meaning
@@ -28,10 +30,6 @@ LINE_BYTES_MAX = 1024**3
 READ_TIMEOUT_S = 120
 VERIFY_TIMEOUT_S = 600
 BLOCKS_PER_READ = 1_000
-ACCUSATIONS = ("contradiction", "block_invalid")
-"""What daemons count only when a member is faulty in a way that none here is."""
-CONTRADICTION = '"contradiction"'
-"""How a daemon's log names the event that a member contradicted itself."""
 
 
 class Reader:
@@ -220,13 +218,32 @@ def check_places(acknowledged: Mapping[str, int], writes: list[WriteBlock]) -> N
             raise Violation(f"{identity} was acknowledged at height {height} and {found}")
 
 
-def check_logs(logs: Mapping[str, Path]) -> None:
-    """No daemon has seen anybody contradict itself. Raises Violation."""
+def check_logs(logs: Mapping[str, Path]) -> dict[str, int]:
+    """Nobody has been blamed for what no correct member ever does. Raises Violation.
+
+    Returns how often a log complains of a member, by reason, where a reason is none to worry.
+    """
+    complaints: Counter[str] = Counter()
     for name, log in logs.items():
         with log.open(encoding="utf-8", errors="replace") as f:
             for line in f:
-                if CONTRADICTION in line:
+                event = _event(line)
+                if event.get("event") == "contradiction":
                     raise Violation(f"{name} saw a contradiction: {line.strip()}")
+                if event.get("event") == "peer_at_fault":
+                    if event["reason"] not in TOLERATED:
+                        raise Violation(f"{name} blames an honest member: {line.strip()}")
+                    complaints[event["reason"]] += 1
+    return dict(complaints)
+
+
+def _event(line: str) -> dict[str, Any]:
+    """What a line of a log says; nothing if it is none of the daemon's events."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def check_statuses(statuses: Mapping[str, Mapping[str, Any] | None]) -> None:
@@ -234,9 +251,8 @@ def check_statuses(statuses: Mapping[str, Mapping[str, Any] | None]) -> None:
     for name, status in statuses.items():
         if status is None:
             raise NoProgress(f"{name} does not answer at the end")
-        counted = {k: v for k, v in status["counters"].items() if k in ACCUSATIONS and v}
-        if counted:
-            raise Violation(f"{name} has counted accusations of honest members: {counted}")
+        if status["counters"].get("contradiction"):
+            raise Violation(f"{name} has counted contradictions of honest members")
         if status["abstaining"]:
             raise NoProgress(f"{name} abstains from voting, though no backup was restored")
 

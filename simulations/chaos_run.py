@@ -20,7 +20,7 @@ from simulations.chaos_checks import (
 )
 from simulations.chaos_machine import Bridge, Machine, MachineError
 from simulations.chaos_nodes import Consortium, Crashed, Links, Status
-from simulations.chaos_plan import Fault, Kind, Plan, Round, Shape
+from simulations.chaos_plan import ON_DISK, Fault, Kind, Plan, Round, Shape
 from simulations.chaos_proxy import Proxy
 from simulations.checkers import NoProgress, Violation
 from simulations.command import CommandFailed
@@ -39,6 +39,8 @@ AFTER_S = 3.0
 """How long everybody submits after the healing; all of it must be acknowledged."""
 SETTLE_S = 1.0
 """SPLIT: what was on its way before the cut may decide so long."""
+FULL_S_MAX = 30.0
+"""How much longer than planned a disk is full until a daemon has ended over it."""
 AGAIN_S = 0.7
 """KILL_AGAIN: how long a start may go on before the second kill."""
 OVERHEAD_S = 80.0
@@ -82,6 +84,8 @@ class Figures:
     """Of these, read in their voter's own database while it kept them."""
     full_disk_ends: int = 0
     """How often a daemon ended because its disk was full."""
+    complaints: dict[str, int] = field(default_factory=dict)
+    """Log lines that find fault with a member, by reason; of such as correct members give, too."""
     heal_ms: int = 0
     """From the end of the last fault until all heads were equal."""
     stall_ms: int = 0
@@ -319,6 +323,8 @@ class Run:
             await self._stand_still(fault)
         else:
             await asyncio.sleep(fault.lasts_ms / 1000)
+        if fault.kind in ON_DISK:
+            await self._feel_the_full_disk(fault)
         await self._end(number, fault)
         self._tally(self.figures.faults, fault)
 
@@ -332,6 +338,15 @@ class Run:
         quorum = any(self._settings.shape.has_quorum(p) for p in (fault.victims, fault.others))
         if after > before > 0 and not quorum:
             raise Violation(f"blocks {before + 1} to {after} were decided without a quorum")
+
+    async def _feel_the_full_disk(self, fault: Fault) -> None:
+        """Keep disks full until their daemons have noticed: what they wrote before may have left
+        room inside the database's files.
+        """
+        nodes = [self._consortium.nodes[name] for name in fault.victims]
+        deadline = time.monotonic() + FULL_S_MAX
+        while any(not node.felt_full_disk for node in nodes) and time.monotonic() < deadline:
+            await asyncio.sleep(WATCH_S / 4)
 
     @staticmethod
     def _tally(counts: dict[str, int], fault: Fault) -> None:
@@ -399,7 +414,7 @@ class Run:
         self.figures.promises = witness.ballots.promises
         nodes = self._consortium.nodes.values()
         self.figures.full_disk_ends = sum(node.disk_ends for node in nodes)
-        check_logs({node.name: node.log for node in nodes})
+        self.figures.complaints = check_logs({node.name: node.log for node in nodes})
         check_chains(chains, genesis, self._acknowledged)
         turns = asyncio.Semaphore(2)
 

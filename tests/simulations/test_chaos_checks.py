@@ -167,7 +167,6 @@ def test_daemons_that_accuse_nobody_pass() -> None:
     [
         (None, NoProgress),
         (status(contradiction=1), Violation),
-        (status(block_invalid=2), Violation),
         (status() | {"abstaining": True}, NoProgress),
     ],
 )
@@ -176,13 +175,37 @@ def test_a_status_that_must_not_be(found: dict[str, Any] | None, kind: type[Exce
         check_statuses({"recorder-1": status(), "auditor-1": found})
 
 
-def test_a_contradiction_in_a_log_is_named(tmp_path: Path) -> None:
-    log = tmp_path / "recorder-1.log"
-    log.write_text('{"event": "started", "level": "info"}\n')
-    check_logs({"recorder-1": log})
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """A daemon's log with nothing wrong in it."""
+    path = tmp_path / "recorder-1.log"
+    path.write_text(
+        'Warning: no event.\n"nor this"\n{"event": "started", "level": "info"}\n'
+        '{"event": "peer_at_fault", "peer": "auditor-1", "reason": "clock_differs", "count": 2}\n'
+        '{"event": "peer_at_fault", "peer": "auditor-1", "reason": "future_height", "count": 9}\n'
+        '{"event": "peer_at_fault", "peer": "recorder-2", "reason": "clock_differs", "count": 1}\n'
+    )
+    return path
+
+
+def test_complaints_that_correct_members_give_cause_to_are_counted(log: Path) -> None:
+    assert check_logs({"recorder-1": log}) == {"clock_differs": 2, "future_height": 1}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"institution": "auditor-1", "event": "contradiction"}', "saw a contradiction"),
+        ('{"event": "peer_at_fault", "reason": "block_invalid"}', "blames an honest member"),
+        ('{"event": "peer_at_fault", "reason": "malformed"}', "blames an honest member"),
+    ],
+)
+def test_an_accusation_that_no_correct_member_deserves_is_named(
+    log: Path, line: str, reason: str
+) -> None:
     with log.open("a") as f:
-        f.write('{"institution": "auditor-1", "event": "contradiction"}\n')
-    with pytest.raises(Violation, match=r"recorder-1 saw .*auditor-1"):
+        f.write(line + "\n")
+    with pytest.raises(Violation, match=f"recorder-1 {reason}"):
         check_logs({"recorder-1": log})
 
 
