@@ -6,7 +6,7 @@ get a vote (docs/ARCHITECTURE.md sections 4 to 6). What is wrong with a single t
 receipt instead.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -168,7 +168,7 @@ def check_block(
 
 
 def select_batches(
-    pending: Sequence[CheckedBatch],
+    pending: Iterable[CheckedBatch],
     height: int,
     state: StateReader,
     replay: ReplayWindow,

@@ -18,8 +18,7 @@ other voters, each up to its quota, and have them blamed for not proposing what 
 Whatever it makes them hold is listed, and so it gets something.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import zip_longest
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from ledger.transactions import CheckedBatch, Limits
@@ -27,11 +26,19 @@ from ledger.transactions import CheckedBatch, Limits
 Item = TypeVar("Item")
 
 
-def take_turns(queues: Iterable[Sequence[Item]]) -> list[Item]:
-    """The first of each queue, then the second of each, and so on; the queues keep their order."""
-    return [
-        item for turn in zip_longest(*queues, fillvalue=None) for item in turn if item is not None
-    ]
+def take_turns(queues: Iterable[Iterable[Item]]) -> Iterator[Item]:
+    """The first of each queue, then the second of each, and so on; the queues keep their order.
+    Nothing is looked at before its turn comes, since most of what waits is not reached.
+    """
+    waiting = [iter(queue) for queue in queues]
+    while waiting:
+        left: list[Iterator[Item]] = []
+        for queue in waiting:
+            for item in queue:
+                yield item
+                left.append(queue)
+                break
+        waiting = left
 
 
 class Listed:

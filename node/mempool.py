@@ -12,7 +12,7 @@ work that is worth a change of view, and only that is proposed. It is held for l
 dead: as long as a primary whose clock is late by what is tolerated may propose it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ledger.replay import ReplayWindow
@@ -218,22 +218,22 @@ class Mempool:
         """Pending batches in the order in which members have their turns."""
         return [held.batch for held in take_turns(self._queues())]
 
-    def proposable(self, height: int, time_ms: int, replay: ReplayWindow) -> list[CheckedBatch]:
+    def proposable(self, height: int, time_ms: int, replay: ReplayWindow) -> Iterator[CheckedBatch]:
         """Those that live at this height and time, in the order in which a primary takes them."""
-        queues = (
-            [held.batch for held in queue if _lives(held.batch, height, time_ms, replay)]
+        return take_turns(
+            (held.batch for held in queue if _lives(held.batch, height, time_ms, replay))
             for queue in self._queues()
         )
-        return take_turns(queues)
 
-    def _queues(self) -> list[list[Held]]:
+    def _queues(self) -> list[Iterator[Held]]:
         """Each member's pending batches, lowest sequence first; who was served last comes last."""
         authors = sorted(self._accounts, key=lambda author: (self._served.get(author, 0), author))
         return [self._queue(author) for author in authors]
 
-    def _queue(self, author: str) -> list[Held]:
+    def _queue(self, author: str) -> Iterator[Held]:
         sequences = self._accounts[author].sequences
-        return [self._held[sequences[sequence]] for sequence in sorted(sequences)]
+        for sequence in sorted(sequences):
+            yield self._held[sequences[sequence]]
 
     def oldest(self, height: int, time_ms: int, replay: ReplayWindow) -> Held | None:
         """The batch that has waited for the longest of those that live; None: there is no work."""

@@ -1,6 +1,6 @@
 """A member whose batches are left out, and a member that would have others blamed for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -25,10 +25,10 @@ from tests.node.support import (
 def censor(net: Net, who: str, victim: str) -> None:
     """From now on `who` proposes nothing of the victim; else it keeps to the rules."""
     mempool = net[who].core.mempool
-    honest: Callable[[int, int, ReplayWindow], list[CheckedBatch]] = mempool.proposable
+    honest = mempool.proposable
 
-    def proposable(height: int, time_ms: int, replay: ReplayWindow) -> list[CheckedBatch]:
-        return [batch for batch in honest(height, time_ms, replay) if batch.author != victim]
+    def proposable(height: int, time_ms: int, replay: ReplayWindow) -> Iterator[CheckedBatch]:
+        return (batch for batch in honest(height, time_ms, replay) if batch.author != victim)
 
     mempool.proposable = proposable  # type: ignore[method-assign]
 
