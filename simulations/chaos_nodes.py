@@ -84,8 +84,8 @@ class Node:
     """Faults that keep it dead now; it is not started again while there is one."""
     disk: SmallDisk | None = None
     disk_full: bool = False
-    felt_full_disk: bool = False
-    """Whether it has ended since the disk was filled last."""
+    felt_full_disk: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set if it has ended since the disk was filled last."""
     disk_trouble_until: float = 0.0
     clock: Path | None = None
     restart_at: float = 0.0
@@ -226,7 +226,8 @@ class Consortium:
         """No byte can be written at a member with a small disk."""
         node = self.nodes[name]
         if node.disk is not None:
-            node.disk_full, node.felt_full_disk = True, False
+            node.disk_full = True
+            node.felt_full_disk.clear()
             node.disk.fill()
 
     def free_disk(self, name: str) -> None:
@@ -267,7 +268,7 @@ class Consortium:
         if not (troubled and code == EXIT_FILE):
             raise Crashed(f"{node.name} ended with {code}: {self._last_words(node.name)}")
         node.disk_ends += 1
-        node.felt_full_disk = True
+        node.felt_full_disk.set()
 
     async def statuses(self) -> dict[str, Status | None]:
         """What every daemon says of itself; None for one that does not answer."""

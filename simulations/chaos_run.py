@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -343,10 +344,10 @@ class Run:
         """Keep disks full until their daemons have noticed: what they wrote before may have left
         room inside the database's files.
         """
-        nodes = [self._consortium.nodes[name] for name in fault.victims]
-        deadline = time.monotonic() + FULL_S_MAX
-        while any(not node.felt_full_disk for node in nodes) and time.monotonic() < deadline:
-            await asyncio.sleep(WATCH_S / 4)
+        felt = [self._consortium.nodes[name].felt_full_disk.wait() for name in fault.victims]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FULL_S_MAX):
+                await asyncio.gather(*felt)
 
     @staticmethod
     def _tally(counts: dict[str, int], fault: Fault) -> None:
