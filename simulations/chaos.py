@@ -29,7 +29,8 @@ from rich.table import Table
 from simulations.campaign import Verdict
 from simulations.chaos_machine import ENDED_BY_SIGTERM, Machine, MachineError, enter
 from simulations.chaos_plan import Plan, Shape
-from simulations.chaos_run import SeedReport, Settings, run_seed
+from simulations.chaos_report import SeedReport, Settings
+from simulations.chaos_run import run_seed
 from simulations.command import CommandFailed
 
 MODULE = "simulations.chaos"

@@ -4,9 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ledger.genesis import parse_genesis
 from simulations.campaign import Verdict
@@ -21,13 +19,15 @@ from simulations.chaos_checks import (
 )
 from simulations.chaos_machine import Bridge, Machine, MachineError
 from simulations.chaos_nodes import Consortium, Crashed, Links, Status
-from simulations.chaos_plan import ON_DISK, Fault, Kind, Plan, Round, Shape
+from simulations.chaos_plan import ON_DISK, Fault, Kind, Plan, Round
 from simulations.chaos_proxy import Proxy
+from simulations.chaos_report import Figures, SeedReport, Settings
 from simulations.checkers import NoProgress, Violation
 from simulations.command import CommandFailed
 from simulations.load import Load, LoadResult
 
-START_S = 60.0
+START_S = 120.0
+"""Until every daemon answers. A start takes each some seconds of a processor."""
 HEAL_S = 120.0
 """A view lasts 30 s at most; the next one has a primary that is up."""
 STALL_S = 90.0
@@ -44,74 +44,8 @@ FULL_S_MAX = 30.0
 """How much longer than planned a disk is full until a daemon has ended over it."""
 AGAIN_S = 0.7
 """KILL_AGAIN: how long a start may go on before the second kill."""
-OVERHEAD_S = 80.0
-"""What of a run's time is for start, healing and checks."""
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What does not depend on the seed."""
-
-    shape: Shape
-    seconds: float
-    rate: int
-    base_port: int
-
-    @property
-    def fault_ms(self) -> int:
-        """How long faults go on."""
-        return round(max(self.seconds - OVERHEAD_S, self.seconds / 2) * 1000)
-
-
-@dataclass(slots=True)
-class Figures:
-    """What a run has seen, for the report."""
-
-    height: int = 0
-    acknowledged: int = 0
-    unknown: int = 0
-    latency_p50_ms: int = 0
-    latency_p95_ms: int = 0
-    rounds: int = 0
-    faults: dict[str, int] = field(default_factory=dict)
-    """Carried out, by kind."""
-    left_out: dict[str, int] = field(default_factory=dict)
-    """Drawn, but this machine cannot."""
-    votes: int = 0
-    """Different signed votes found in all databases, none of which contradict each other."""
-    promises: int = 0
-    """Of these, read in their voter's own database while it kept them."""
-    full_disk_ends: int = 0
-    """How often a daemon ended because its disk was full."""
-    complaints: dict[str, int] = field(default_factory=dict)
-    """Log lines that find fault with a member, by reason; of such as correct members give, too."""
-    heal_ms: int = 0
-    """From the end of the last fault until all heads were equal."""
-    stall_ms: int = 0
-    """The longest time in which no node got a new block, as far as was seen."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeedReport:
-    """What came of one seed."""
-
-    seed: int
-    verdict: Verdict
-    reason: str
-    seconds: float
-    figures: Figures
-
-    def document(self) -> dict[str, Any]:
-        """For --json."""
-        return {
-            "seed": self.seed,
-            "verdict": self.verdict.name.lower(),
-            "reason": self.reason,
-            "seconds": round(self.seconds, 1),
-            **asdict(self.figures),
-        }
 
 
 def run_seed(
