@@ -5,7 +5,7 @@ import contextlib
 import signal
 import sys
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -25,7 +25,8 @@ from node.home import printable, reason
 from node.libp2p import Libp2pTransport
 from node.logs import configure
 from node.rpc import RpcServer, RpcSettings
-from node.transport import Member, TransportError, TransportLimits
+from node.transport import KIB, Member, TransportError, TransportLimits
+from node.wire import CONSENSUS_BYTES_MAX
 from primitives.institution import Institution
 from primitives.keys import PrivateKey
 from storage.checked import CheckedReader
@@ -130,7 +131,7 @@ async def _compose(
         restored=boot.restored and not past.override_restored,
         now=monotonic_ms(),
     )
-    transport = _transport(config, genesis, key, core.members)
+    transport = _transport(config, genesis, key, core.chain.admitted)
     driver = Driver(core, database, reader, transport)
     stack.callback(driver.close)
     effects = core.start(_pending(core, reader), monotonic_ms(), wall_ms())
@@ -163,11 +164,15 @@ def _pending(core: Core, reader: LedgerReader) -> list[CheckedBatch]:
 
 
 def _transport(
-    config: Config, genesis: Genesis, key: PrivateKey, members: dict[str, Institution]
+    config: Config, genesis: Genesis, key: PrivateKey, admitted: Sequence[Institution]
 ) -> Libp2pTransport:
-    everyone = [Member(member.id, member.key, member.address) for member in members.values()]
+    everyone = [Member(member.id, member.key, member.address) for member in admitted]
     own = next(member for member in everyone if member.id == config.institution)
+    # A batch is the longest message that this ledger allows; its frame adds a few bytes.
+    longest = max(genesis.limits.batch_bytes_max, CONSENSUS_BYTES_MAX) + KIB
     limits = TransportLimits(
+        message_bytes_max=longest,
+        frame_bytes_max=longest + 64 * KIB,
         dial_timeout_ms=config.network.dial_timeout_ms,
         redial_ms_max=config.network.redial_ms_max,
         queue_bytes_max=config.network.queue_bytes_max,

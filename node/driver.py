@@ -28,6 +28,7 @@ from node.arrivals import HELD_MS, OURS, Announcement, Arrivals, Direct
 from node.checks import Checks
 from node.core import Core
 from node.events import (
+    Admit,
     Applied,
     BatchArrived,
     BlockArrived,
@@ -57,7 +58,7 @@ from node.intake import (
 )
 from node.link_log import LinkLog
 from node.methods.backend import SubmitOutcome
-from node.transport import Fault, PeerUnreachable, Transport
+from node.transport import Fault, Member, PeerUnreachable, Transport
 from node.wire import (
     BatchBody,
     BatchesFound,
@@ -78,7 +79,7 @@ from storage.reader import SqliteReader
 
 log = structlog.get_logger()
 
-TURN_MS = 20
+TURN_MS = 10
 REQUEST_TIMEOUT_MS = 5_000
 
 
@@ -230,6 +231,10 @@ class Driver:
                 for waiter in waiters:
                     if not waiter.done():
                         waiter.set_result(None)
+            case Admit(institutions):
+                self._transport.set_members(
+                    [Member(each.id, each.key, each.address) for each in institutions]
+                )
             case Report(event, facts):
                 log.warning(event, **dict(facts))
             case _:

@@ -145,6 +145,8 @@ class Gossip(Pubsub):
                 await self._rest(peer, allowance, 1)
                 if self._is_subscribed_to_msg(message):
                     await self.push_msg(peer, message)
+                # A thousand in one packet would be one turn of the thread.
+                await trio.lowlevel.checkpoint()
             await self._rest(peer, allowance, units)
             for subscription in packet.subscriptions[:1]:
                 self.handle_subscription(peer, subscription)

@@ -69,7 +69,9 @@ class Libp2pTransport:
         self._running = False
 
     def _make_peers(self, members: Sequence[Member]) -> dict[str, Peer]:
-        others = (member for member in members if member.key != self._own.key)
+        # Our id may have got another key: then this node has no seat, and must not dial itself.
+        own = self._own
+        others = (m for m in members if m.key != own.key and m.id != own.id)
         return {member.id: Peer(member, self._limits) for member in others}
 
     # ---- the asyncio side ----

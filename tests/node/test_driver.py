@@ -20,6 +20,7 @@ from node import driver as module
 from node.core import Core, CoreSettings
 from node.driver import Driver, monotonic_ms, wall_ms
 from node.events import (
+    Admit,
     BatchArrived,
     BlockArrived,
     BlocksArrived,
@@ -64,6 +65,7 @@ class MemoryTransport:
         self.sent: list[tuple[str, bytes]] = []
         self.asked: list[tuple[str, bytes]] = []
         self.paused: list[str] = []
+        self.members: tuple[Member, ...] = ()
         self.answers: Callable[[str, bytes], Awaitable[bytes]] = self._ask
         self._id = id
         self._others = others
@@ -127,7 +129,8 @@ class MemoryTransport:
         return {}
 
     def set_members(self, members: Sequence[Member]) -> None:
-        """Everybody is a member."""
+        """Only note it: everybody is a member."""
+        self.members = tuple(members)
 
 
 def waiting(driver: Driver) -> list[Event]:
@@ -521,7 +524,7 @@ async def test_a_turn_ends_in_time_and_the_next_goes_on(
 
     def slow(event: Event, now: int, wall: int) -> list[Effect]:
         nonlocal clock
-        clock += 15
+        clock += 6
         return step(event, now, wall)
 
     monkeypatch.setattr(module, "monotonic_ms", lambda: clock)
@@ -591,6 +594,15 @@ async def test_good_answers_become_events(alone: World) -> None:
         node.driver._post(event)
     await node.run()
     await alone.height(1)
+
+
+async def test_the_transport_follows_the_ledger_s_members(alone: World) -> None:
+    node = await alone.make("recorder-1")
+    joining = alone.genesis.institutions[-1]
+
+    await node.driver._perform([Admit((joining,))])
+
+    assert node.transport.members == (Member(joining.id, joining.key, joining.address),)
 
 
 # ---- local clients -------------------------------------------------------------------------------

@@ -6,6 +6,12 @@ import pytest
 
 from node.framing import FRAME_BYTES_GATHERED, FRAME_MESSAGES_MAX
 from node.transport import Member, TransportLimits
+from node.wire import (
+    GOSSIP_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    REQUEST_BYTES_MAX,
+    RESPONSE_BYTES_MAX,
+)
 
 
 def test_the_default_limits_fit_each_other() -> None:
@@ -17,6 +23,14 @@ def test_the_default_limits_fit_each_other() -> None:
     assert 2 * limits.heartbeat_ms < limits.heartbeat_timeout_ms
     assert limits.redial_ms_min < limits.redial_ms_max
     assert all(value > 0 for value in dataclasses.asdict(limits).values())
+
+
+def test_nothing_is_taken_that_would_not_be_decoded() -> None:
+    limits = TransportLimits()
+    assert limits.message_bytes_max == MESSAGE_BYTES_MAX
+    assert limits.gossip_bytes_max == GOSSIP_BYTES_MAX
+    assert limits.request_bytes_max == REQUEST_BYTES_MAX
+    assert limits.response_bytes_max == RESPONSE_BYTES_MAX
 
 
 def test_members_and_limits_cannot_change() -> None:
