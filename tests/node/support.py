@@ -391,7 +391,7 @@ class Net:
         asker = parcel.sender
         if asker not in self.benches:
             return
-        answered = False
+        answered = invalid = False
         if not lost:
             asked = decode_request(encode(request))
             raw = encode(self.benches[parcel.to].core.answer(asked))
@@ -400,8 +400,8 @@ class Net:
                     self.step(asker, event)
                 answered = True
             except IntakeError:
-                pass
-        self.step(asker, RequestEnded(parcel.to, request, answered))
+                invalid = True
+        self.step(asker, RequestEnded(parcel.to, request, answered, invalid))
 
     def _events(self, parcel: Parcel, request: Request, raw: bytes) -> Sequence[Event]:
         known = self.benches[parcel.sender].core.mempool.get
