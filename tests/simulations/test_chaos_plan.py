@@ -71,6 +71,12 @@ def test_no_part_of_a_split_has_a_quorum_of_both_classes(
             )
 
 
+def test_a_class_can_miss_what_is_beyond_its_quorum() -> None:
+    for n in range(1, 100):
+        assert Shape(n, 1).spare()["recorder"] == n - quorum_size(n)
+    assert Shape(4, 0).spare()["auditor"] == 0
+
+
 def test_all_kinds_come_soon() -> None:
     for seed in range(50):
         met = {fault.kind for one in first(Plan(seed, Shape())) for fault in one.faults}
