@@ -367,7 +367,7 @@ def test_suspended_members_can_leave_move_and_rotate() -> None:
 
 def test_a_recorder_that_leaves_or_is_suspended_leaves_the_bench() -> None:
     world = Council(consortium(4, 3, 0))
-    for _ in range(6):
+    for _ in range(30):
         world.pass_block(view=3)
     # So many misses that the blocks which are proposed meanwhile do not make up for them.
     *_, second, first = sorted(world.standing.benches, key=lambda bench: bench.misses)
