@@ -172,6 +172,12 @@ class HeightState:
         """Whether more than f voters of every group have sent something at this height."""
         return self._tally.shared
 
+    def disowns(self, certificate: Certificate) -> bool:
+        """Whether our key has signed a vote in this certificate that we have not."""
+        signers = [entry.signer for entry in certificate.signatures]
+        own = self._votes and self._identity.id in signers
+        return own and self._promises.disowns(certificate)
+
     @property
     def checked(self) -> tuple[bytes, ...]:
         """The hashes of the checked blocks kept in memory."""

@@ -57,6 +57,18 @@ class Promises:
         """The view that we are in by our own word; -1 if we have given none."""
         return max((signed.message.view for signed in self.latest.values()), default=-1)
 
+    def disowns(self, certificate: Certificate) -> bool:
+        """Whether a verified certificate of this height with our signature shows a vote that is
+        not ours: only the latest is known of each phase, and views ascend.
+        """
+        signed = self.latest.get(Phase(certificate.phase))
+        if signed is None or signed.message.view != certificate.view:
+            return signed is None or signed.message.view < certificate.view
+        message = signed.message
+        return isinstance(message, Prepare | Commit) and (
+            message.block_hash != certificate.block_hash
+        )
+
     def keep(self, persist: Persist) -> None:
         """Take note of one more message. Raises PromiseError if it contradicts an earlier one."""
         message = persist.signed.message

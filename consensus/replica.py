@@ -71,7 +71,7 @@ from consensus.events import (
 )
 from consensus.height import HeightState
 from consensus.intake import Intake
-from consensus.messages import PrePrepare, Signed
+from consensus.messages import Certificate, PrePrepare, Signed
 from consensus.pacing import Pacing
 from consensus.settings import ConsensusSettings
 from consensus.voice import Identity
@@ -148,6 +148,12 @@ class Replica:
     def signatures(self) -> SignatureCache:
         """The verified signatures, for whoever else checks certificates in this node."""
         return self._intake.signatures
+
+    def disowns(self, certificate: Certificate) -> bool:
+        """Whether a verified certificate of the height being decided has a vote with our key that
+        this replica did not cast: another process has the key, or our promises are not complete.
+        """
+        return certificate.height == self.height and self._state.disowns(certificate)
 
     def step(self, event: Event, now: int) -> list[Effect]:
         """Take one event; return what to do, in order. `now` is monotonic, in milliseconds.

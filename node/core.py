@@ -366,7 +366,7 @@ class Core:
         self._judging.clear()
         self.sync.advanced()
         self._spreading.head_moved(written.batches)
-        self._seat.advance()
+        self._seat.advance(written.decision.certificate)
         self._seat.pend()
         self._seat.carry_passed_over(passed_over)
         self._apply_synced()

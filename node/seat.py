@@ -18,7 +18,7 @@ from consensus import events as consensus_events
 from consensus.certificates import SignatureCache
 from consensus.events import Persist
 from consensus.evidence import Evidence
-from consensus.messages import ViewChange
+from consensus.messages import Certificate, ViewChange
 from consensus.replica import Replica
 from consensus.settings import ConsensusSettings
 from ledger.store import WriteBatch, WritePromise
@@ -170,10 +170,12 @@ class Seat:
             self._outbox.report("abstaining", height=self._chain.head.height)
         self.pend()
 
-    def advance(self) -> None:
+    def advance(self, certificate: Certificate) -> None:
         """Go on to the next height, or take or leave our seat where the committee or our standing
-        changed.
+        changed. `certificate` decided the height that ends.
         """
+        if self.replica is not None and self.replica.disowns(certificate):
+            self._leave_to_twin(certificate.height)
         if self.abstaining:
             overtaken = self._chain.head.height - 2
             passed = [peer for peer, height in self._claims.items() if height <= overtaken]
@@ -264,12 +266,21 @@ class Seat:
     def _accuse(self, evidence: Evidence) -> None:
         """Tell the operator, and the ledger unless it has heard of it."""
         if evidence.signer == self._id:
-            self._outbox.report("key_used_elsewhere", height=evidence.height)
+            self._leave_to_twin(evidence.height)
             return
         self._outbox.report("contradiction", institution=evidence.signer)
         report = report_of(evidence, self._key, self._chain, self._outbox.wall)
         if report is not None and self._chain.lists(self._id, self._key.public):
             self._spreading.submit([report])
+
+    def _leave_to_twin(self, height: int) -> None:
+        """Our key has signed what we have not: another process has it, or our disk was set back.
+        Whichever it is, we abstain until it cannot matter what was signed there.
+        """
+        self._outbox.report("key_used_elsewhere", height=height)
+        self.abstaining = True
+        self.replica = None
+        self._claims.clear()
 
     def _persist(self, promise: Persist) -> None:
         """A promise, and before it the batches of the block that it vouches for. Whoever leaves a

@@ -203,6 +203,8 @@ class Watch:
         facts = dict(report.facts)
         if report.event == "contradiction" and facts["institution"] not in self._liars:
             raise Violation(f"{id} has evidence against {facts['institution']}, which is correct")
+        if report.event == "key_used_elsewhere":
+            raise Violation(f"{id} takes its own votes for those of another process")
         blames = report.event == "peer_at_fault" and facts["reason"] not in TOLERATED
         if blames and facts["peer"] not in self._liars:
             why = f"{facts['reason']} {facts.get('detail', '')}".strip()
