@@ -35,7 +35,7 @@ class NodeBackend:
     def status(self) -> NodeStatus:
         """Answered from memory, at any time."""
         core = self._driver.core
-        institution = core.members[core.id]
+        member = core.members.get(core.id)
         counters = core.counters + self._driver.counters
         counters.update(self._transport.counters())
         faults = core.conduct.counts().values()
@@ -45,9 +45,9 @@ class NodeBackend:
         waiting = core.mempool.waiting_count
         return NodeStatus(
             institution=core.id,
-            name=institution.name,
-            institution_type=institution.type,
-            consensus_class=str(core.genesis.classes[institution.type]),
+            name=core.id if member is None else member.name,
+            institution_type="none" if member is None else member.type,
+            consensus_class="none" if member is None else str(core.genesis.classes[member.type]),
             version=software_version(),
             chain_id=core.genesis.chain_id.hex(),
             height=core.head.height,

@@ -22,12 +22,22 @@ from primitives.institution import InstitutionError, parse_address
 CONFIG_BYTES_MAX = 1024 * 1024
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
+BOOTSTRAP_PEERS_MAX = 64
+
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["json", "text"]
 
 
 class ConfigError(StartError):
     """A setting that cannot be used: one sentence with the file, the key and what to do."""
+
+
+class BootstrapPeer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A member's node as it is now, for a node that does not know the present members yet."""
+
+    id: str
+    key: str
+    address: str
 
 
 class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,6 +49,10 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The longest pause between two attempts to reach a peer."""
     queue_bytes_max: Annotated[int, msgspec.Meta(ge=1024**2, le=1024**3)] = 16 * 1024**2
     """What may wait for one slow peer before messages to it are dropped."""
+    bootstrap_peers: Annotated[
+        tuple[BootstrapPeer, ...], msgspec.Meta(max_length=BOOTSTRAP_PEERS_MAX)
+    ] = ()
+    """Members to catch up from, besides those that this node's ledger lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +114,7 @@ _PLAIN: Mapping[str, str] = {
     "<=": "of at most",
     "`": "'",
 }
+_KEY = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _MSGSPEC_PATH = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<key>.*)`)?", re.DOTALL)
 """How msgspec ends a complaint with the place of it."""
 
@@ -187,6 +202,8 @@ def _resolve(settings: _File, home: Home, name: str) -> Config:
         )
     if settings.listen is not None:
         _address(settings.listen, "listen", name)
+    for peer in settings.network.bootstrap_peers:
+        _check_bootstrap(peer, name)
     return Config(
         home=home,
         institution=settings.institution,
@@ -200,6 +217,15 @@ def _resolve(settings: _File, home: Home, name: str) -> Config:
         log_format=settings.log.format,
         network=settings.network,
     )
+
+
+def _check_bootstrap(peer: BootstrapPeer, name: str) -> None:
+    _address(peer.address, "network.bootstrap_peers.address", name)
+    if not re.search(INSTITUTION_ID_PATTERN, peer.id) or not re.fullmatch(_KEY, peer.key):
+        raise ConfigError(
+            f"{name}: an entry of 'network.bootstrap_peers' needs the id of a member and its "
+            "public key, 64 hexadecimal digits; `medpact member list` at a member shows both."
+        )
 
 
 def _path(text: str, home: Home, key: str, name: str) -> Path:

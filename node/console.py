@@ -44,6 +44,8 @@ class ExitCode(enum.IntEnum):
     """The node's peer-to-peer layer ended by itself."""
     PENDING = 7
     """Submitted, but the outcome was not known when time ran out."""
+    KEY_REPLACED = 8
+    """A vote has given the node another key: start it again."""
     BUG = 70
     """The program itself failed (EX_SOFTWARE of sysexits.h)."""
     INTERRUPTED = 130

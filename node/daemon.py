@@ -17,17 +17,19 @@ from ledger.genesis import Genesis, genesis_state
 from ledger.state import StateError
 from ledger.store import LedgerReader, WriteGenesis
 from ledger.transactions import BatchError, CheckedBatch, check_batch
+from node.admission import KeyReplaced, admitted_members
 from node.backend import NodeBackend, software_version
 from node.config import Config
 from node.core import Core, CoreSettings
 from node.driver import Driver, monotonic_ms, wall_ms
-from node.home import printable, reason
+from node.home import StartError, printable, reason
+from node.keylock import key_held
 from node.libp2p import Libp2pTransport
 from node.logs import configure
 from node.rpc import RpcServer, RpcSettings
+from node.startup import settled_key
 from node.transport import KIB, Member, TransportError, TransportLimits
 from node.wire import CONSENSUS_BYTES_MAX
-from primitives.institution import Institution
 from primitives.keys import PrivateKey
 from storage.checked import CheckedReader
 from storage.database import Database
@@ -39,6 +41,8 @@ EXIT_STOPPED = 0
 EXIT_START = 4
 EXIT_STORAGE = 5
 EXIT_NETWORK = 6
+EXIT_KEY_REPLACED = 8
+"""The ledger lists another key for this node; at the next start it takes the one that waits."""
 EXIT_BROKEN = 70
 """An invariant is broken: what this node did or holds contradicts what may be."""
 
@@ -67,8 +71,10 @@ async def _run(config: Config, genesis: Genesis, key: PrivateKey, past: Past) ->
     try:
         async with AsyncExitStack() as stack:
             await _compose(stack, config, genesis, key, past, stop)
-    except (TransportError, MismatchError) as error:
+    except (TransportError, MismatchError, StartError) as error:
         return _failed("start_failed", error, EXIT_START)
+    except KeyReplaced as error:
+        return _failed("key_replaced", error, EXIT_KEY_REPLACED)
     except StorageError as error:
         return _failed("storage_failed", error, EXIT_STORAGE)
     except StateError as error:
@@ -121,6 +127,7 @@ async def _compose(
         first = WriteGenesis(*genesis_state(genesis))
         await database.write([first])
         reader.written([first])
+    key = _settle_key(stack, config, key, reader)
     core = Core(
         genesis,
         config.institution,
@@ -131,8 +138,13 @@ async def _compose(
         restored=boot.restored and not past.override_restored,
         now=monotonic_ms(),
     )
-    transport = _transport(config, genesis, key, core.chain.admitted)
-    driver = Driver(core, database, reader, transport)
+    bootstrap = [
+        Member(peer.id, bytes.fromhex(peer.key), peer.address)
+        for peer in config.network.bootstrap_peers
+    ]
+    admitted = admitted_members(core.chain.admitted, bootstrap, reader)
+    transport = _transport(config, core, key, admitted)
+    driver = Driver(core, database, reader, transport, bootstrap)
     stack.callback(driver.close)
     effects = core.start(_pending(core, reader), monotonic_ms(), wall_ms())
     await transport.start(driver)
@@ -163,13 +175,30 @@ def _pending(core: Core, reader: LedgerReader) -> list[CheckedBatch]:
     return found
 
 
+def _settle_key(
+    stack: AsyncExitStack, config: Config, key: PrivateKey, reader: LedgerReader
+) -> PrivateKey:
+    """The key that the ledger lists, if it waits beside the present one; held like that."""
+    settled = settled_key(config, reader, key)
+    if settled.public != key.public:
+        stack.enter_context(key_held(settled.public))
+        log.info("key_replaced", key=settled.public.hex())
+    return settled
+
+
 def _transport(
-    config: Config, genesis: Genesis, key: PrivateKey, admitted: Sequence[Institution]
+    config: Config, core: Core, key: PrivateKey, admitted: list[Member]
 ) -> Libp2pTransport:
-    everyone = [Member(member.id, member.key, member.address) for member in admitted]
-    own = next(member for member in everyone if member.id == config.institution)
+    listed = core.members.get(config.institution)
+    address = config.listen or (listed.address if listed else "")
+    if not address:
+        raise TransportError(
+            f"{config.institution} is not a member of this ledger: add the key 'listen' with the "
+            f"address of its node to {printable(config.home.config_file)}."
+        )
+    own = Member(config.institution, key.public, listed.address if listed else address)
     # A batch is the longest message that this ledger allows; its frame adds a few bytes.
-    longest = max(genesis.limits.batch_bytes_max, CONSENSUS_BYTES_MAX) + KIB
+    longest = max(core.genesis.limits.batch_bytes_max, CONSENSUS_BYTES_MAX) + KIB
     limits = TransportLimits(
         message_bytes_max=longest,
         frame_bytes_max=longest + 64 * KIB,
@@ -177,9 +206,10 @@ def _transport(
         redial_ms_max=config.network.redial_ms_max,
         queue_bytes_max=config.network.queue_bytes_max,
     )
-    listen = config.listen or own.address
+    others = [member for member in admitted if member.id != own.id]
+    chain_id = core.genesis.chain_id
     return Libp2pTransport(
-        key.seed, own, everyone, genesis.chain_id, listen, limits, software_version()
+        key.seed, own, [own, *others], chain_id, address, limits, software_version()
     )
 
 

@@ -24,6 +24,7 @@ import structlog
 
 from ledger.store import Write, WriteBlock
 from ledger.transactions import BatchError, CheckedTransaction, TransactionError
+from node.admission import admitted_members, check_own_key
 from node.arrivals import HELD_MS, OURS, Announcement, Arrivals, Direct
 from node.checks import Checks
 from node.core import Core
@@ -74,6 +75,7 @@ from node.wire import (
     decode_response,
 )
 from primitives.codec import CodecError, encode
+from primitives.institution import Institution
 from storage.database import Database, StorageError
 from storage.reader import SqliteReader
 
@@ -97,9 +99,16 @@ class Driver:
     """Drives one core over a transport and a database; also what the RPC submits through."""
 
     def __init__(
-        self, core: Core, database: Database, reader: SqliteReader, transport: Transport
+        self,
+        core: Core,
+        database: Database,
+        reader: SqliteReader,
+        transport: Transport,
+        bootstrap: Sequence[Member] = (),
     ) -> None:
         self.core = core
+        self._bootstrap = bootstrap
+        self._listed = self._listed_key()
         self.counters: Counter[str] = Counter()
         self._database = database
         self._reader = reader
@@ -232,13 +241,22 @@ class Driver:
                     if not waiter.done():
                         waiter.set_result(None)
             case Admit(institutions):
-                self._transport.set_members(
-                    [Member(each.id, each.key, each.address) for each in institutions]
-                )
+                self._admit(institutions)
             case Report(event, facts):
                 log.warning(event, **dict(facts))
             case _:
                 pass
+
+    def _admit(self, institutions: Sequence[Institution]) -> None:
+        if self._listed is not None:
+            check_own_key(institutions, self.core.id, self._listed)
+        self._listed = self._listed_key()
+        self._transport.set_members(admitted_members(institutions, self._bootstrap, self._reader))
+
+    def _listed_key(self) -> bytes | None:
+        """The key that the ledger lists for this node."""
+        member = self.core.members.get(self.core.id)
+        return None if member is None else member.key
 
     def _current_rules(self) -> Rules:
         keys = {member.id: member.key for member in self.core.members.values()}

@@ -10,6 +10,8 @@ from node.home import StartError, create_file, printable, reason
 from primitives.keys import PrivateKey
 
 KEY_FILE_MODE = 0o600
+NEXT_SUFFIX = ".next"
+"""What the name of a key file ends in until a vote has made it the node's key."""
 _FILE_BYTES_MAX = 1024
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _SEED = re.compile(rb"\s*([0-9a-fA-F]{64})\s*")
@@ -31,6 +33,30 @@ def write_key(path: Path, key: PrivateKey) -> None:
     except OSError as error:
         raise KeyFileError(
             f"The key file {printable(path)} cannot be written: {reason(error)}."
+        ) from error
+
+
+def next_key_file(path: Path) -> Path:
+    """Where the key waits that is to replace the one in the key file `path`."""
+    return path.with_name(path.name + NEXT_SUFFIX)
+
+
+def replace_key(following: Path, path: Path) -> None:
+    """Let a prepared key take the place of the one in `path`, which is then gone.
+
+    Raises KeyFileError.
+    """
+    try:
+        following.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise KeyFileError(
+            f"The key file {printable(path)} cannot be replaced by {printable(following)}: "
+            f"{reason(error)}."
         ) from error
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ledger.genesis import Genesis
@@ -28,9 +29,8 @@ from node.console import CommandError, ExitCode, home_path
 from node.home import Home, StartError, printable
 from node.jsonrpc import ErrorCode, RpcError
 from node.keyfile import read_key
-from node.startup import check_membership, member_of, read_genesis
+from node.startup import read_genesis
 from primitives.codec import encode
-from primitives.institution import Institution
 from primitives.keys import PrivateKey
 
 VALIDITY_MS = 10 * 60 * 1000
@@ -43,22 +43,36 @@ _BODY_BYTES_SPARE = 512
 """Left of a transaction's bytes for its author, times, nonce and signature."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Site:
     """The node that a command works with: its settings and its ledger's genesis."""
 
     config: Config
     genesis: Genesis
 
-    @property
-    def member(self) -> Institution:
-        """This institution, as the genesis file lists it; raises StartError."""
-        return member_of(self.config, self.genesis)
+    @cached_property
+    def member(self) -> Mapping[str, Any]:
+        """This institution, as the ledger lists it now; raises StartError or CommandError."""
+        listed = ask(self.config, "institution_list")["institutions"]
+        found = next((each for each in listed if each["id"] == self.config.institution), None)
+        if found is None:
+            raise StartError(
+                f"{self.config.institution} is not a member of this ledger, as far as its node "
+                "knows: wait until the members have approved it and its height has come, and until "
+                "the node has caught up (`medpact status`)."
+            )
+        member: Mapping[str, Any] = found
+        return member
 
     def node_key(self) -> PrivateKey:
-        """The key with which this institution signs; raises StartError."""
+        """The key with which this institution signs; raises StartError or CommandError."""
         key = read_key(self.config.key_file)
-        check_membership(self.config, self.genesis, key)
+        if self.member["key"] != key.public.hex():
+            raise StartError(
+                f"The key file {printable(self.config.key_file)} is not the key of "
+                f"{self.config.institution}: its public key is {key.public.hex()}, but the ledger "
+                f"lists {self.member['key']}; put the right key file there."
+            )
         return key
 
 

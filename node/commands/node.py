@@ -9,7 +9,7 @@ from node.config import load_config
 from node.console import emit_fields, emit_table, home_path, leave, options, warn
 from node.keyfile import read_key
 from node.keylock import key_held
-from node.startup import check_membership, read_genesis
+from node.startup import check_identity, read_genesis
 
 
 @click.command()
@@ -24,7 +24,7 @@ def start(override_restored_backup: bool) -> None:
     config = load_config(home_path())
     genesis = read_genesis(config)
     key = read_key(config.key_file)
-    check_membership(config, genesis, key)
+    check_identity(config, genesis, key)
     for warning in genesis.warnings:
         warn(warning)
     if override_restored_backup:

@@ -94,15 +94,16 @@ def register(
     together where the ledger's limits allow.
     """
     where = site()
+    sizes = [size_of(file) for file in files]
+    targets = [_sidecar_target(where.config.home, sidecar, len(files)) for _ in files]
     key = where.node_key()
     me = where.member
-    labels = Labels(category, sensitivity, jurisdiction or me.region, source or me.id, quality)
-    sizes = [size_of(file) for file in files]
+    place = jurisdiction or me["region"]
+    labels = Labels(category, sensitivity, place, source or me["id"], quality)
     prepared: list[Prepared] = []
     with progress("Fingerprinting", sum(sizes)) as steps:
-        for file in files:
-            target = _sidecar_target(where.config.home, sidecar, len(files))
-            prepared.append(prepare(file, me.id, labels, subject, target, steps))
+        for file, target in zip(files, targets, strict=True):
+            prepared.append(prepare(file, me["id"], labels, subject, target, steps))
 
     def keep() -> None:
         for one in prepared:

@@ -18,7 +18,9 @@ class NodeStatus:
     institution: str
     name: str
     institution_type: str
+    """`none` for an institution that is not a member yet, or no longer."""
     consensus_class: str
+    """`none` likewise."""
     version: str
     chain_id: str
     height: int

@@ -20,7 +20,7 @@ from ledger.genesis import parse_genesis
 from node.config import load_config
 from node.home import Home, StartError
 from node.keyfile import read_key
-from node.startup import check_membership, read_genesis
+from node.startup import check_identity, read_genesis
 from node.supervision import Supervisor, last_words, stop
 from node.testnet import Plan, create, home_of, homes
 from primitives.institution import check_institution
@@ -52,7 +52,7 @@ def test_every_home_is_complete_and_agrees_with_genesis(tmp_path: Path) -> None:
     for home in made.homes:
         config = load_config(home.path)
         key = read_key(config.key_file)
-        check_membership(config, read_genesis(config), key)
+        check_identity(config, read_genesis(config), key)
         assert stat.S_IMODE(home.path.stat().st_mode) == 0o700
         assert stat.S_IMODE(home.key_file.stat().st_mode) == 0o600
 
