@@ -46,15 +46,14 @@ STATUS_MS_MAX = 1_000
 LINES_MAX = 3
 """Log lines of one event about one peer in one flood: its beginning, and perhaps its summary."""
 FLOODS = {
+    "batches-valid": "valid batches of 2,000 transactions",
+    "batches-bad": "the same with one bad signature",
     "future-heights": "votes for heights to come, validly signed",
     "future-views": "wishes for ever higher views, validly signed",
-    "many-votes": "votes for invented blocks, validly signed",
     "bad-signatures": "votes with bad signatures",
     "replayed": "old messages again",
     "malformed": "messages that cannot be read",
     "maximal": "messages as long as may be, and longer",
-    "batches-valid": "valid batches of 2,000 transactions",
-    "batches-bad": "the same with one bad signature",
     "frames": "broken frames, one link each",
     "heartbeats": "empty frames",
     "flaps": "a new link each time",
@@ -70,12 +69,15 @@ FLOODS = {
     "yamux-windows": "window updates, empty data",
     "streams-left": "streams left with data unread",
     "connections": "hundreds of connections of a member",
+    "many-votes": "contradicting votes, validly signed",
     "port-half-open": "handshakes left half-way",
     "port-garbage": "garbage on the port",
     "port-strangers": "handshakes of strangers",
     "rpc": "the local RPC",
 }
-"""What `tests.hostile` can do, and how it is called here."""
+"""What `tests.hostile` can do, and how it is called here. What makes the ledger suspend the member
+comes late: nobody listens to its votes after that.
+"""
 CALM = "none"
 """The name of the measurement without a flood."""
 START_SECONDS_MAX = 30

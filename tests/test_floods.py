@@ -14,7 +14,7 @@ from tests.hostile.__main__ import FLOODS as HOSTILE_FLOODS
 SECONDS = 2.0
 TOLD = {
     "malformed": "malformed",
-    "bad-signatures": "relayed",
+    "bad-signatures": "bad_signature",
     "answers-bombs": "answer_invalid",
     "yamux-resets": "flood",
 }

@@ -16,15 +16,14 @@ from tests.hostile import gossips, messages, port, streams
 from tests.hostile.member import Hostile
 
 FLOODS: dict[str, Callable[[Hostile], Any]] = {
+    "batches-valid": messages.direct(messages.batches_valid),
+    "batches-bad": messages.direct(messages.batches_bad),
     "future-heights": messages.direct(messages.future_heights),
     "future-views": messages.direct(messages.future_views),
-    "many-votes": messages.direct(messages.many_votes),
     "bad-signatures": messages.direct(messages.bad_signatures),
     "replayed": messages.direct(messages.replayed),
     "malformed": messages.direct(messages.malformed),
     "maximal": messages.direct(messages.maximal),
-    "batches-valid": messages.direct(messages.batches_valid),
-    "batches-bad": messages.direct(messages.batches_bad),
     "frames": messages.frames,
     "heartbeats": messages.heartbeats,
     "flaps": messages.flaps,
@@ -40,6 +39,7 @@ FLOODS: dict[str, Callable[[Hostile], Any]] = {
     "yamux-windows": streams.frames(streams.window),
     "streams-left": streams.streams_left,
     "connections": streams.connections,
+    "many-votes": messages.direct(messages.many_votes),
     "port-half-open": port.half_open,
     "port-garbage": port.garbage,
     "port-strangers": port.strangers,

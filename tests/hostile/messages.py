@@ -51,10 +51,9 @@ def _consensus(signed: Signed) -> bytes:
 def future_heights(hostile: Hostile) -> Iterator[list[bytes]]:
     """Votes for heights that nobody has reached, validly signed."""
     for step in itertools.count(1):
-        yield [
-            _consensus(hostile.sign(Prepare(hostile.height + 2 + n + step, 0, os.urandom(32))))
-            for n in range(BURST)
-        ]
+        # One vote for a height: two would be a contradiction, and the end of our membership.
+        heights = range(hostile.height + 2 + step, hostile.height + 2 + step + BURST)
+        yield [_consensus(hostile.sign(Prepare(height, 0, bytes(32)))) for height in heights]
 
 
 def future_views(hostile: Hostile) -> Iterator[list[bytes]]:
@@ -65,7 +64,9 @@ def future_views(hostile: Hostile) -> Iterator[list[bytes]]:
 
 
 def many_votes(hostile: Hostile) -> Iterator[list[bytes]]:
-    """Validly signed votes for the height that is being decided, each for another block."""
+    """Validly signed votes for the height that is being decided, each for another block: evidence.
+    After it we are suspended, and nobody listens to our votes any more.
+    """
     for view in itertools.count():
         votes: list[Message] = []
         for _ in range(BURST // 2):
@@ -75,12 +76,14 @@ def many_votes(hostile: Hostile) -> Iterator[list[bytes]]:
 
 
 def bad_signatures(hostile: Hostile) -> Iterator[list[bytes]]:
-    """Votes of the height that is being decided, with signatures that nobody made."""
+    """Votes of the height that is being decided, with signatures that nobody made: most in our own
+    name, some in others'.
+    """
     while True:
         yield [
-            _consensus(Signed(member.id, Commit(hostile.height, n, os.urandom(32)), os.urandom(64)))
+            _consensus(Signed(name, Commit(hostile.height, n, os.urandom(32)), os.urandom(64)))
             for n in range(BURST // 4)
-            for member in (*hostile.others[:3], hostile.others[0])
+            for name in (hostile.id, hostile.id, hostile.id, hostile.others[0].id)
         ]
 
 
