@@ -80,6 +80,8 @@ class CoreSettings:
     """How long a peer that gave no answer, or lied for the first time, is not asked again."""
     penalty_ms_max: int = 160_000
     """The same for a peer that lied many times in a row."""
+    stubborn: bool = False
+    """Vote on although our key has signed what we have not: what a simulated liar does."""
     spread: SpreadSettings = field(default_factory=SpreadSettings)
     mempool: MempoolLimits = field(default_factory=MempoolLimits)
 
@@ -132,6 +134,7 @@ class Core:
             self._spreading,
             self._outbox,
             restored=restored,
+            stubborn=settings.stubborn,
         )
 
     # ---- the boundary ----------------------------------------------------------------------------

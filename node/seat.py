@@ -53,8 +53,10 @@ class Seat:
         outbox: Outbox,
         *,
         restored: bool,
+        stubborn: bool,
     ) -> None:
         self._id = id
+        self._stubborn = stubborn
         self._key = key
         self._chain = chain
         self._mempool = mempool
@@ -278,6 +280,8 @@ class Seat:
         Whichever it is, we abstain until it cannot matter what was signed there.
         """
         self._outbox.report("key_used_elsewhere", height=height)
+        if self._stubborn:
+            return
         self.abstaining = True
         self.replica = None
         self._claims.clear()

@@ -141,7 +141,7 @@ class Host:
             self.id,
             self.key,
             store,
-            CoreSettings(),
+            CoreSettings(stubborn=self.shown != self.name),
             restore_window(store, world.genesis),
             restored=self._forgot,
             now=self.now,
