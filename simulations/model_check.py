@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -98,6 +99,8 @@ class Result:
     problem: str
 
 
+STAGED = "STAGED"
+"""The option that fires the rules in a fixed order: smaller, by an argument in the model's page."""
 FAULTS = {
     "SMALL_QUORUM": ("A quorum one smaller", 4, 1, 2),
     "TOTAL_QUORUM": ("A quorum of all voters instead of each class", 4, 0, 2),
@@ -130,23 +133,24 @@ def plan() -> list[Run]:
         Run("4+4: one of each class", "holds", 4, 4, 1, 1, 2),
         Run("4+4: views joined at any time", "holds", 4, 4, 4, 1, 3, ("JOIN_ANYTIME",)),
     ]
-    sizes = ((4, 4, 0, 0, 3), (4, 4, 1, 1, 3), (4, 4, 4, 1, 4), (6, 6, 6, 1, 4), (6, 6, 1, 6, 4))
-    larger = ((7, 7, 7, 2, 4), (7, 7, 2, 7, 4), (10, 10, 10, 3, 3), (10, 10, 3, 10, 3))
+    # The mirrored cases of larger sizes differ in the names of the classes alone.
+    sizes = ((4, 4, 0, 0, 3), (4, 4, 1, 1, 3), (4, 4, 4, 1, 4))
+    larger = ((6, 6, 6, 1, 4), (7, 7, 2, 7, 4), (10, 10, 10, 3, 3))
     staged = [
-        Run(f"{r}+{a}: {br} and {ba}", "holds", r, a, br, ba, views, ("STAGED",))
+        Run(f"{r}+{a}: {br} and {ba}", "holds", r, a, br, ba, views, (STAGED,))
         for r, a, br, ba, views in sizes + larger
     ]
     beyond = [
         Run("Both classes beyond their bounds", "forks", 4, 4, 2, 2, 1, shortest=True),
-        Run("Both beyond", "forks", 4, 4, 2, 2, 1, ("STAGED",)),
+        Run("Both beyond", "forks", 4, 4, 2, 2, 1, (STAGED,)),
         Run("Both beyond, auditors of one", "forks", 4, 1, 2, 1, 1, shortest=True),
         Run("A literal 2f + 1 of five", "forks", 5, 5, 5, 1, 2, ("SMALL_QUORUM",)),
     ]
     faults = []
     for option, (title, byzantine_recorders, byzantine_auditors, views) in FAULTS.items():
-        for options in ((option,), (option, "STAGED")):
+        for options in ((option,), (option, STAGED)):
             # What STAGED rests on, that nobody signs in a view that it has left, is broken there.
-            if options != ("STALE_COMMIT", "STAGED"):
+            if options != ("STALE_COMMIT", STAGED):
                 numbers = (4, 4, byzantine_recorders, byzantine_auditors, views)
                 faults.append(Run(title, "forks", *numbers, options))
     goals = [
@@ -269,21 +273,18 @@ def as_document(results: Sequence[Result]) -> dict[str, Any]:
 
 def as_table(results: Sequence[Result]) -> Table:
     """For people."""
-    table = Table("run", "recorders", "auditors", "views", "options", "expected", "found")
-    for heading in ("states", "depth", "s"):
-        table.add_column(heading, justify="right")
+    table = Table("run", box=SIMPLE, caption="recorders, auditors: Byzantine members of all")
+    for heading in ("recorders", "auditors", "views", "found", "states", "s"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         run, outcome = result.run, result.outcome
         table.add_row(
-            run.title,
+            f"{run.title}, staged" if STAGED in run.options else run.title,
             f"{run.byzantine_recorders} of {run.recorders}",
             f"{run.byzantine_auditors} of {run.auditors}",
             str(run.views),
-            " ".join(run.options),
-            run.expected,
             "nothing" if outcome is None else outcome.ending,
             "" if outcome is None else f"{outcome.states:,}",
-            "" if outcome is None else str(outcome.depth),
             f"{result.seconds:.1f}",
             style="red" if result.problem else None,
         )
@@ -321,7 +322,7 @@ def main() -> int:
         console.print(as_table(results))
         for result in results:
             if result.story and (arguments.stories or result.run.shortest):
-                console.print(f"\n{result.run.title} {' '.join(result.run.options)}", style="bold")
+                console.print(f"\n{result.run.title}", style="bold")
                 console.print("\n".join(f"  {line}" for line in result.story), soft_wrap=True)
     wrong = [result for result in results if result.problem]
     for result in wrong:
