@@ -15,7 +15,7 @@ from ledger.genesis import GenesisError
 from simulations import faults
 from simulations.faults import Fault
 from simulations.profiles import LIES, PROFILES
-from simulations.scenario import Byzantine, Scenario, Shape, Weather, found, member_ids
+from simulations.scenario import Byzantine, Scenario, Shape, Weather, found, member_ids, second_twin
 
 T = TypeVar("T")
 SCENARIO_BYTES_MAX = 1024 * 1024
@@ -160,8 +160,9 @@ def _check_liars(scenario: Scenario) -> None:
 def _check_fault(scenario: Scenario, fault: Fault, where: str) -> None:
     members = member_ids(scenario.shape)
     liars = [one.who for one in scenario.byzantine]
+    processes = (*members, *map(second_twin, members))
     for who in faults.who_of(fault):
-        _demand(who in members, f"{where} is of {who}, which is no member.")
+        _demand(who in processes, f"{where} is of {who}, which is no member.")
         # Crashes and clocks are planned by member, and a liar may be two processes.
         links = isinstance(fault, faults.Partition | faults.Mute | faults.Slow | faults.BadLink)
         _demand(links or who not in liars, f"{where} is of {who}, which lies already.")

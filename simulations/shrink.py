@@ -17,7 +17,7 @@ from simulations.campaign import Report, Verdict, run_scenario
 from simulations.drawing import settings_usual
 from simulations.faults import Fault
 from simulations.host import Host
-from simulations.scenario import Byzantine, Scenario, Shape, Weather, member_ids
+from simulations.scenario import Byzantine, Scenario, Shape, Weather, member_ids, second_twin
 
 T = TypeVar("T")
 RUNS_MAX = 300
@@ -153,8 +153,9 @@ def _with_fewer_members(scenario: Scenario) -> Iterator[Scenario]:
 
 def _among(scenario: Scenario, shape: Shape) -> Scenario:
     members = member_ids(shape)
+    present = (*members, *map(second_twin, members))
     found = tuple(
-        fault for fault in scenario.faults if all(who in members for who in faults.who_of(fault))
+        fault for fault in scenario.faults if all(who in present for who in faults.who_of(fault))
     )
     liars = tuple(one for one in scenario.byzantine if one.who in members)
     return replace(scenario, shape=shape, faults=found, byzantine=liars)

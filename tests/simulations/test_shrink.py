@@ -44,6 +44,7 @@ def failing() -> Scenario:
     )
 
 
+@pytest.mark.timeout(300)
 def test_a_planted_bug_is_reduced_to_what_it_takes() -> None:
     scenario = failing()
     seen: list[Scenario] = []
