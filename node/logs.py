@@ -21,6 +21,9 @@ SENTENCES = {
     "Where they have no quorum without this node, that never happens: see the option "
     "--override-restored-backup of `medpact start`.",
     "abstained": "The others have gone on far enough: this node votes again.",
+    "peer_at_fault": "A member sent what it should not, or too much of it. The node bounds what "
+    "that can cost; `medpact peers` counts it, and docs/operating.md explains each reason.",
+    "peer_unsteady": "The link to this member comes and goes; that is not logged for an hour now.",
     "batch_left_out": "A batch of this author was left out while later ones were taken; the view "
     "is being changed.",
 }
