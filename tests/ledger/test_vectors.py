@@ -9,15 +9,39 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from consensus.evidence import check_evidence, evidence_id
+from ledger.changes import Join, RotateKey, possession_digest
 from ledger.entries import Entry, accumulate, directory_leaf
 from ledger.execution import payload_batches
 from ledger.fingerprint import Fingerprinter, Opening, commitment, decode_sidecar
 from ledger.genesis import parse_genesis
-from ledger.operations import Operation, RecordShare
+from ledger.operations import (
+    ApproveChange,
+    Operation,
+    ProposeChange,
+    RecordShare,
+    ReportMisbehaviour,
+)
 from ledger.proofs import verify_proof
 from ledger.receipts import Receipt
+from ledger.standing import (
+    PROPOSALS_KEY,
+    STANDING_KEY,
+    CommitteeRecord,
+    EvidenceRecord,
+    KeyOwner,
+    Proposal,
+    Proposals,
+    Standing,
+    committee_key,
+    evidence_key,
+    owner_key,
+    proposal_id,
+    proposal_key,
+)
 from ledger.state import (
     ChainHead,
     GrantState,
@@ -115,6 +139,67 @@ def test_state_values() -> None:
     names = ["Person", "Record", "Member"]
     assert [type(read(v["value"], ChainHead).entity).__name__ for v in heads] == names
     assert read(grant["value"], GrantState).purpose == "HRESCH"
+
+
+@pytest.mark.parametrize("vector", VECTORS["governing_operations"])
+def test_governing_operations(vector: dict[str, str]) -> None:
+    operation = read(vector["encoding"], Operation)
+    assert type(operation).__name__ == vector["name"]
+    if isinstance(operation, ProposeChange):
+        assert type(operation.change).__name__ == vector["change"]
+
+
+def test_evidence_possession_and_proposals() -> None:
+    vector = VECTORS["governing"]
+    chain_id = bytes.fromhex(vector["chain_id"])
+    key, new_key = (PrivateKey(bytes.fromhex(vector[name])) for name in ("seed", "new_seed"))
+    operations = [read(v["encoding"], Operation) for v in VECTORS["governing_operations"]]
+    reports = [o.evidence for o in operations if isinstance(o, ReportMisbehaviour)]
+    assert [evidence_id(evidence).hex() for evidence in reports] == vector["evidence"]
+    for evidence in reports:
+        assert evidence.signer == vector["signer"]
+        check_evidence(evidence, chain_id, key.public)
+    changes = [o.change for o in operations if isinstance(o, ProposeChange)]
+    join = changes[0]
+    assert isinstance(join, Join)
+    (rotation,) = [change for change in changes if isinstance(change, RotateKey)]
+    renewed = msgspec.structs.replace(join.institution, id=rotation.id)
+    possessions = [join.possession, rotation.possession]
+    for institution, possession, expected in zip(
+        (join.institution, renewed), possessions, vector["possession"], strict=True
+    ):
+        signed = possession_digest(chain_id, institution)
+        assert (institution.id, signed.hex()) == (expected["institution"], expected["digest"])
+        assert institution.key == new_key.public
+        assert possession == new_key.sign(signed)
+    proposal = proposal_id(bytes.fromhex(vector["transaction"]), 0)
+    assert proposal.hex() == vector["proposal"]
+    assert operations[-1] == ApproveChange(proposal)
+
+
+def test_governing_values() -> None:
+    vectors = VECTORS["governing_values"]
+    kinds: list[Any] = [Standing, CommitteeRecord, KeyOwner, EvidenceRecord, Proposals, Proposal]
+    values = [read(v["value"], kind) for v, kind in zip(vectors, kinds, strict=True)]
+    assert [kind.__name__ for kind in kinds] == [vector["name"] for vector in vectors]
+    governing = VECTORS["governing"]
+    keys = [
+        STANDING_KEY,
+        committee_key(values[0].committee_since),
+        owner_key(PrivateKey(bytes.fromhex(governing["new_seed"])).public),
+        evidence_key(evidence_id(values[3].evidence)),
+        PROPOSALS_KEY,
+        proposal_key(bytes.fromhex(governing["proposal"])),
+    ]
+    assert [key.hex() for key in keys] == [vector["key"] for vector in vectors]
+
+
+@pytest.mark.parametrize(("name", "changes"), [("followed", 5), ("evidence", 3)])
+def test_files_that_pass_through_changes_are_still_read(name: str, changes: int) -> None:
+    genesis = parse_genesis((GOLDEN / "changing-genesis.toml").read_bytes())
+    verdict = verify_proof((GOLDEN / f"{name}.proof").read_bytes(), genesis)
+    assert verdict.committee_changes == changes
+    assert len(verdict.evidence) == (name == "evidence")
 
 
 def numbered_map(keys: int) -> tuple[MemoryStore, bytes]:
