@@ -111,6 +111,47 @@ async def _compose(
     past: Past,
     stop: asyncio.Event,
 ) -> None:
+    stood = await stand_up(stack, config, genesis, key, past)
+    core, database, reader, key = stood.core, stood.database, stood.reader, stood.key
+    bootstrap = [
+        Member(peer.id, bytes.fromhex(peer.key), peer.address)
+        for peer in config.network.bootstrap_peers
+    ]
+    admitted = admitted_members(core.chain.admitted, bootstrap, reader)
+    transport = _transport(config, core, key, admitted)
+    driver = Driver(core, database, reader, transport, bootstrap)
+    stack.callback(driver.close)
+    effects = core.start(stood.pending, monotonic_ms(), wall_ms())
+    await transport.start(driver)
+    stack.push_async_callback(transport.stop)
+    settings = RpcSettings(
+        config.rpc_socket, config.rpc_tcp, config.home.rpc_token, config.rpc_tokens
+    )
+    rpc = RpcServer(NodeBackend(driver, transport, config), settings)
+    await rpc.start()
+    stack.push_async_callback(rpc.stop)
+    log.info("started", institution=config.institution, height=core.head.height)
+    await _until_stopped(driver.run(effects), transport.failed, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Stood:
+    """A node that stands on its files, and has not begun to do anything."""
+
+    core: Core
+    database: Database
+    reader: CheckedReader
+    key: PrivateKey
+    pending: list[CheckedBatch]
+
+
+async def stand_up(
+    stack: AsyncExitStack, config: Config, genesis: Genesis, key: PrivateKey, past: Past
+) -> Stood:
+    """Open the files of a node, make what is missing, and take up what they hold.
+
+    Raises StorageError and StateError for what cannot be relied on.
+    """
     try:
         config.home.data.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
@@ -138,25 +179,7 @@ async def _compose(
         restored=boot.restored and not past.override_restored,
         now=monotonic_ms(),
     )
-    bootstrap = [
-        Member(peer.id, bytes.fromhex(peer.key), peer.address)
-        for peer in config.network.bootstrap_peers
-    ]
-    admitted = admitted_members(core.chain.admitted, bootstrap, reader)
-    transport = _transport(config, core, key, admitted)
-    driver = Driver(core, database, reader, transport, bootstrap)
-    stack.callback(driver.close)
-    effects = core.start(_pending(core, reader), monotonic_ms(), wall_ms())
-    await transport.start(driver)
-    stack.push_async_callback(transport.stop)
-    settings = RpcSettings(
-        config.rpc_socket, config.rpc_tcp, config.home.rpc_token, config.rpc_tokens
-    )
-    rpc = RpcServer(NodeBackend(driver, transport, config), settings)
-    await rpc.start()
-    stack.push_async_callback(rpc.stop)
-    log.info("started", institution=config.institution, height=core.head.height)
-    await _until_stopped(driver.run(effects), transport.failed, stop)
+    return Stood(core, database, reader, key, _pending(core, reader))
 
 
 def _pending(core: Core, reader: LedgerReader) -> list[CheckedBatch]:
