@@ -62,6 +62,8 @@ _COMMANDS: Mapping[str, _Entry] = {
     "share": _Entry("consent", "share", "Record that a record was handed over under a grant."),
     "tx": _Entry("chain", "tx", "Show transactions."),
     "block": _Entry("chain", "block", "Show blocks."),
+    "member": _Entry("member", "member", "Show the members; propose and approve changes by vote."),
+    "evidence": _Entry("evidence", "evidence", "Show evidence against voters; check it offline."),
     "proof": _Entry("proof", "proof", "Export proofs, and verify them offline."),
 }
 

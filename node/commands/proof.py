@@ -144,7 +144,7 @@ def _with_opening(content: bytes, sidecar: Sidecar) -> bytes:
 def verify(file: Path, genesis_file: Path, data: Path | None, sidecar_file: Path | None) -> None:
     """Check a proof file offline, and say what it proves and what not."""
     content = read_small(file, PROOF_BYTES_MAX + len(PROOF_MAGIC))
-    genesis = _genesis(genesis_file)
+    genesis = read_genesis_file(genesis_file)
     opening = None if sidecar_file is None else _sidecar(sidecar_file).opening
     try:
         verdict = _verify(content, genesis, opening, data)
@@ -164,7 +164,8 @@ def _verify(
         return verify_proof(content, genesis, chunks(data, f, steps), opening)
 
 
-def _genesis(path: Path) -> Genesis:
+def read_genesis_file(path: Path) -> Genesis:
+    """A genesis file named on the command line; raises CommandError."""
     try:
         return parse_genesis(read_small(path, GENESIS_BYTES_MAX))
     except GenesisError as error:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from node.methods import events, peers, proofs, reads, submits
+from node.methods import events, evidence, members, peers, proofs, reads, submits
 from node.methods.backend import NodeStatus
 from node.methods.method import Method
 from node.methods.service import Service
@@ -42,6 +42,23 @@ _METHODS: Final = (
         reads.InstitutionsView,
         reads.institution_list,
     ),
+    Method("member_list", Role.READ, reads.NoParams, members.MembersView, members.member_list),
+    Method(
+        "proposal_list",
+        Role.READ,
+        members.ProposalList,
+        members.ProposalsView,
+        members.proposal_list,
+    ),
+    Method("proposal_get", Role.READ, reads.ById, members.ProposalView, members.proposal_get),
+    Method(
+        "evidence_list",
+        Role.READ,
+        evidence.EvidenceList,
+        evidence.EvidenceListView,
+        evidence.evidence_list,
+    ),
+    Method("evidence_get", Role.READ, reads.ById, evidence.HeardView, evidence.evidence_get),
     Method("genesis_get", Role.READ, reads.NoParams, reads.GenesisView, reads.genesis_get),
     Method(
         "transaction_submit",
