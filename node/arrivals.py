@@ -17,7 +17,7 @@ from node.transport import Transport
 
 MESSAGES_PER_SECOND_MAX = 1_000
 """Of one peer, and as many at once. A busy primary needs some hundred."""
-PEER_MESSAGES_MAX = 8_192
+PEER_MESSAGES_MAX = 16_384
 PEER_BYTES_MAX = 12 * 1024 * 1024
 """Messages of one peer that may wait; more are dropped. The transport hands over whole frames, and
 some more before it has paused, so this is above what pauses it.

@@ -13,7 +13,7 @@ class RpcLimits:
 
     body_bytes_max: int = 4 * 1024 * 1024
     """Bytes of one HTTP request body or WebSocket message."""
-    bodies_bytes_max: int = 16 * 1024 * 1024
+    bodies_bytes_max: int = 8 * 1024 * 1024
     """Bodies of all HTTP requests that are being read or answered; one that finds no room waits."""
     body_bytes_small: int = 64 * 1024
     """Shorter bodies never wait."""
