@@ -148,6 +148,7 @@ CASES = [
     ("heartbeat_ms = 0", "heartbeat_ms = true", r"\[timing\] heartbeat_ms must be a whole number"),
     ("heartbeat_ms = 0", "heart_ms = 0", r"\[timing\] has an unknown key 'heart_ms'"),
     ("view_timeout_ms_min = 500", "view_timeout_ms_min = 40000", "must not be above"),
+    ("bench_heights_min = 32", "bench_heights_min = 2000", "must not be above bench_heights_max"),
     ("batch_bytes_max = 1048576", "batch_bytes_max = 65536", "batch_bytes_max must be at least"),
     ("block_bytes_max = 4194304", "block_bytes_max = 65536", "block_bytes_max must be at least"),
     ("block_work_max = 20000", "block_work_max = 66", r"\[limits\] block_work_max is 66"),

@@ -14,6 +14,7 @@ from ledger.changes import (
     possession_digest,
     subject_of,
 )
+from ledger.execution import BlockError, select_batches
 from ledger.membership import NOTICE_HEIGHTS_MAX, changed, room_of
 from ledger.operations import (
     ApproveChange,
@@ -124,6 +125,10 @@ def test_rotating_a_key() -> None:
     assert world.committee.by_id["hospital-0"].key == NEW_KEY.public
     late = world.transaction(old, Revoke(bytes(32)))
     assert world.run(late, batch_author="hospital-1") == [ReceiptCode.UNKNOWN_AUTHOR]
+    refused = world.batch(world.transaction(NEW_KEY, Revoke(bytes(32))), key=old)
+    with pytest.raises(BlockError, match="not signed with the key that its author has now"):
+        world.execute(refused)
+    assert select_batches([refused], world.height, world.store, world.window, world.genesis) == []
     back = world.rotation("hospital-0", old)
     assert try_to(world, back) is ReceiptCode.CHANGE_CONFLICTS
 
