@@ -186,6 +186,7 @@ Misdeed = Literal[
     "equivocation",
     "future_height",
     "checks_exceeded",
+    "testimony_false",
 ]
 """Why a message was dropped that a correct voter would not have sent, or not so many of them: a
 voter that is ahead of us, or behind in what it knows of the committee, is meant by the exceptions,

@@ -55,6 +55,7 @@ from consensus.committee import Committee
 from consensus.events import (
     Accuse,
     Advanced,
+    Blame,
     Effect,
     Event,
     Expired,
@@ -218,6 +219,7 @@ class Replica:
         """Accuse whoever has contradicted itself, and pass on what others may contradict."""
         for witness in self._witnesses:
             self._effects += [Accuse(evidence) for evidence in witness.take_evidence()]
+            self._effects += [Blame(peer, "testimony_false") for peer in witness.take_forgers()]
             for signer, statement in witness.take_testimony():
                 self._effects.append(PassOn(witness.height, signer, statement))
 

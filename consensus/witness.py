@@ -9,7 +9,8 @@ otherwise by the same voter then holds both signatures, and that is evidence
 
 Bounds: of each voter KEPT_MAX statements, of each peer HEARD_MAX testimonies, of STORIES_MAX views
 one story, and TOLD_MAX that are passed on, for each of a few heights. What a peer passes on is
-checked only where it would complete a contradiction, at the price of two signatures.
+checked only where it would complete a contradiction, at the price of two signatures; who passes on
+FORGED_MAX that were never signed is not heard any more.
 """
 
 from consensus.committee import Committee
@@ -33,6 +34,8 @@ HEARD_MAX = 16
 """Testimonies kept of one peer."""
 TOLD_MAX = 8
 """Statements passed on at one height."""
+FORGED_MAX = 2
+"""Forged testimonies of one peer at one height that are found out: four signatures are checked."""
 STORIES_MAX = 64
 """Views whose first story is kept; the oldest goes first, as one voter can speak of any number."""
 
@@ -47,6 +50,8 @@ class Witness:
         self._said: dict[str, dict[bytes, Statement]] = {}
         self._heard: dict[str, list[tuple[str, Statement]]] = {}
         self._stories: dict[int, tuple[str, VoteStatement]] = {}
+        self._forged: dict[str, int] = {}
+        self._forgers: list[str] = []
         self._told: dict[bytes, None] = {}
         self._convicted: dict[str, None] = {}
         self._evidence: list[Evidence] = []
@@ -69,20 +74,29 @@ class Witness:
             self._observe_certificate(message.justification.prepared)
 
     def hear(self, peer: str, signer: str, statement: Statement) -> bool:
-        """Take what a peer says that a voter told it; False if it says too much."""
-        if signer not in self._committee.by_id:
+        """Take what a peer says that a voter told it; False if it says too much, or what is not
+        true.
+        """
+        if signer not in self._committee.by_id or self._forged.get(peer, 0) >= FORGED_MAX:
             return False
         heard = self._heard.setdefault(peer, [])
         if len(heard) >= HEARD_MAX:
             return False
-        heard.append((signer, statement))
         for known in tuple(self._said.get(signer, {}).values()):
-            self._compare(signer, known, statement)
+            if not self._compare(signer, known, statement):
+                self._distrust(peer)
+                return False
+        heard.append((signer, statement))
         return True
 
     def take_evidence(self) -> list[Evidence]:
         """Return the contradictions found since the last call, one for each voter."""
         found, self._evidence = self._evidence, []
+        return found
+
+    def take_forgers(self) -> list[str]:
+        """Return who passed on what was never signed since the last call, once for each."""
+        found, self._forgers = self._forgers, []
         return found
 
     def take_testimony(self) -> list[tuple[str, Statement]]:
@@ -99,10 +113,12 @@ class Witness:
             return
         for known in tuple(said.values()):
             self._compare(signer, known, statement)
-        for heard in self._heard.values():
-            for who, testimony in heard:
-                if who == signer:
-                    self._compare(signer, testimony, statement)
+        for peer, heard in self._heard.items():
+            for who, testimony in tuple(heard):
+                if who == signer and not self._compare(signer, testimony, statement):
+                    heard.remove((who, testimony))
+                    self._distrust(peer)
+                    break
         if len(said) >= KEPT_MAX:
             del said[next(iter(said))]
         said[key] = statement
@@ -138,13 +154,22 @@ class Witness:
             self._told[key] = None
             self._testimony.append((signer, statement))
 
-    def _compare(self, signer: str, one: Statement, other: Statement) -> None:
+    def _distrust(self, peer: str) -> None:
+        """A correct peer passes on only what it has verified."""
+        self._forged[peer] = self._forged.get(peer, 0) + 1
+        self._forgers.append(peer)
+        if self._forged[peer] >= FORGED_MAX:
+            self._heard[peer].clear()
+
+    def _compare(self, signer: str, one: Statement, other: Statement) -> bool:
+        """Convict the signer if these contradict each other; False if it did not sign them."""
         if signer in self._convicted or not contradict(one, other):
-            return
+            return True
         evidence = evidence_from(signer, self.height, one, other)
         try:
             check_evidence(evidence, self._chain_id, self._committee.by_id[signer].key)
         except EvidenceError:
-            return
+            return False
         self._convicted[signer] = None
         self._evidence.append(evidence)
+        return True

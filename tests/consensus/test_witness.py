@@ -4,11 +4,13 @@ from itertools import product
 
 import pytest
 
-from consensus.events import Accuse, Heard, PassOn
+import consensus.evidence
+from consensus.events import Accuse, Blame, Heard, PassOn
 from consensus.evidence import Evidence, check_evidence, evidence_of, statement_of
 from consensus.messages import Commit, Message, Phase, Prepare, ViewChange
 from consensus.replica import WITNESSES_MAX
-from consensus.witness import HEARD_MAX, KEPT_MAX, TOLD_MAX, Witness
+from consensus.witness import FORGED_MAX, HEARD_MAX, KEPT_MAX, TOLD_MAX, Witness
+from primitives.keys import verify
 from tests.consensus.support import (
     CHAIN,
     Stage,
@@ -97,8 +99,9 @@ def test_a_forged_statement_accuses_nobody() -> None:
     witness = new()
     witness.observe(by("r0", Prepare(1, 0, BLOCK.hash)))
     forged = by("r3", Prepare(1, 0, OTHER.hash))
-    assert witness.hear("r3", "r0", statement_of(forged))
+    assert not witness.hear("r3", "r0", statement_of(forged))
     assert witness.take_evidence() == []
+    assert witness.take_forgers() == ["r3"]
     assert witness.hear("r2", "r0", statement_of(by("r0", Prepare(1, 0, OTHER.hash))))
     assert len(evidence_in(witness)) == 1
 
@@ -170,3 +173,38 @@ def test_what_liars_can_make_grow_is_bounded() -> None:
     for view in range(2 * TOLD_MAX):
         witness.observe(by("r1", Prepare(1, view, OTHER.hash)))
     assert len(witness.take_testimony()) == TOLD_MAX
+
+
+def test_forged_testimonies_cost_four_signatures_whoever_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checks: list[bytes] = []
+
+    def count(key: bytes, signed: bytes, signature: bytes) -> bool:
+        checks.append(signature)
+        return verify(key, signed, signature)
+
+    monkeypatch.setattr(consensus.evidence, "verify", count)
+    stage = Stage("r1", COMMITTEE)
+    forged = [statement_of(by("r3", Prepare(1, view, OTHER.hash))) for view in range(1, 60)]
+    # Half of them name what was said before, half what is said later.
+    for view in range(1, 30):
+        stage.hear(("r2", Prepare(1, view, BLOCK.hash)))
+    for statement in forged:
+        stage.step(Heard("r3", 1, "r2", statement))
+    for view in range(30, 60):
+        stage.hear(("r2", Prepare(1, view, BLOCK.hash)))
+    assert len(checks) <= 4
+    assert stage.blamed == [Blame("r3", "testimony_false")] * FORGED_MAX
+
+
+def test_a_testimony_that_proves_false_later_is_charged_to_who_gave_it() -> None:
+    witness = new()
+    for view in range(4):
+        statement = statement_of(by("r3", Prepare(1, view, OTHER.hash)))
+        assert witness.hear("r3", "r0", statement)
+    for view in range(4):
+        witness.observe(by("r0", Prepare(1, view, BLOCK.hash)))
+    assert witness.take_forgers() == ["r3"] * FORGED_MAX
+    assert witness.take_evidence() == []
+    assert not witness.hear("r3", "r0", statement_of(by("r0", Prepare(1, 0, OTHER.hash))))
