@@ -23,6 +23,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -145,7 +146,16 @@ def run_all(seeds: range, settings: Settings, console: Console, *, keep: bool) -
 def summary(reports: Sequence[SeedReport]) -> Table:
     """One line a seed."""
     table = Table(
-        "seed", "verdict", "height", "acknowledged", "faults", "votes", "p95", "longest stall"
+        "seed",
+        "verdict",
+        "height",
+        "acknowledged",
+        "faults",
+        "votes",
+        "p95",
+        "longest stall",
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
     )
     for report in reports:
         figures = report.figures
