@@ -4,9 +4,9 @@ from consensus.certificates import SIGNATURES_REMEMBERED_MAX
 from consensus.events import MISDEEDS
 from consensus.height import BLOCKS_KEPT_MAX
 from consensus.messages import Phase
-from consensus.replica import Replica
+from consensus.replica import WITNESSES_MAX, Replica
 from consensus.tally import VIEWS_KEPT_MAX
-from consensus.witness import HEARD_MAX, KEPT_MAX, STORIES_MAX, TOLD_MAX
+from consensus.witness import FORGED_MAX, HEARD_MAX, KEPT_MAX, STORIES_MAX, TOLD_MAX
 from node.conduct import PEERS_MAX, REASONS
 from node.core import Core
 from node.fetching import CANDIDATES_MAX
@@ -50,7 +50,7 @@ def check_bounds(core: Core, limits: MempoolLimits) -> None:
     assert all(len(reasons) <= len(REASONS) for reasons in counts.values())
     assert core.conduct.take_reports() == [], "they leave with the step"
     if core._seat.replica is not None:
-        _check_replica(core._seat.replica)
+        _check_replica(core._seat.replica, members)
 
 
 def _check_mempool(core: Core, limits: MempoolLimits) -> None:
@@ -71,7 +71,7 @@ def _check_mempool(core: Core, limits: MempoolLimits) -> None:
     assert mempool.waiting_count <= limits.waiting_transactions_max
 
 
-def _check_replica(replica: Replica) -> None:
+def _check_replica(replica: Replica, members: int) -> None:
     intake, state = replica._intake, replica._state
     voters = len(state.committee.voters)
     assert len(intake._held) <= voters * len(Phase)
@@ -87,13 +87,18 @@ def _check_replica(replica: Replica) -> None:
     assert len(tally._counts) <= votes
     assert len(tally._view_changes) <= voters
     assert len(tally._accused) <= voters * len(Phase)
-    witness = state.witness
-    assert len(witness._said) <= voters
-    assert all(len(said) <= KEPT_MAX for said in witness._said.values())
-    assert all(len(heard) <= HEARD_MAX for heard in witness._heard.values())
-    assert len(witness._told) <= TOLD_MAX
-    assert len(witness._stories) <= STORIES_MAX
-    assert witness._evidence == []
+    assert len(replica._witnesses) <= WITNESSES_MAX
+    for witness in replica._witnesses:
+        assert len(witness._said) <= voters
+        assert all(len(said) <= KEPT_MAX for said in witness._said.values())
+        assert len(witness._heard) <= members
+        assert all(len(heard) <= HEARD_MAX for heard in witness._heard.values())
+        assert all(count <= FORGED_MAX for count in witness._forged.values())
+        assert len(witness._told) <= TOLD_MAX
+        assert len(witness._stories) <= STORIES_MAX
+        assert not witness._evidence
+        assert not witness._testimony
+        assert not witness._forgers
     assert len(state._checked) <= BLOCKS_KEPT_MAX
     # Per view: the proposal, fresh or not, and what a certificate of either phase names.
     assert len(state._fetching) <= 4

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consensus.certificates import assemble
+from consensus.evidence import ViewChangeStatement, VoteStatement
 from consensus.messages import (
     Certificate,
     Commit,
@@ -25,6 +26,7 @@ from consensus.messages import (
     sign,
     vote_digest,
 )
+from node import wire
 from node.core import CoreSettings
 from node.events import (
     BatchArrived,
@@ -152,6 +154,10 @@ def synced_blocks(draw: st.DrawFn) -> SyncedBlock:
     return SyncedBlock(Decision(draw(blocks), draw(certificates())), tuple(batches))
 
 
+statements = st.one_of(
+    st.builds(VoteStatement, st.integers(1, 3), views, hashes, st.just(b"s" * 64)),
+    st.builds(ViewChangeStatement, views, claims, st.just(b"s" * 64)),
+)
 digests = st.lists(hashes | st.binary(min_size=32, max_size=32), max_size=6).map(tuple)
 requests = st.one_of(
     st.builds(BatchesWanted, digests),
@@ -162,6 +168,11 @@ events: st.SearchStrategy[Event] = st.one_of(
     consensus_messages().map(lambda said: MessageArrived(said[0], Consensus(said[1]))),
     consensus_messages().map(lambda said: MessageArrived(said[0], Consensus(said[1]))),
     st.builds(MessageArrived, peers, st.builds(Head, heights, hashes)),
+    st.builds(
+        MessageArrived,
+        peers,
+        st.builds(wire.Testimony, heights, st.sampled_from([*VOTERS, "zoe"]), statements),
+    ),
     st.builds(BatchArrived, peers, st.sampled_from(BATCHES)),
     st.builds(GossipArrived, peers, st.builds(BatchesAnnounced, digests)),
     st.builds(GossipArrived, peers, st.builds(HeadAnnounced, heights, hashes)),
