@@ -5,8 +5,9 @@ or works on what is right. It never reads back what was not stored, and never vo
 import asyncio
 import random
 import shutil
+import sqlite3
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -270,3 +271,36 @@ async def test_data_that_was_deleted_abstains_and_a_new_home_does_not(
         assert core.abstaining
 
     assert await opened(home, original.genesis, look) == "started"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM promise",
+        "DELETE FROM promise WHERE number = (SELECT MIN(number) FROM promise)",
+        "DELETE FROM promise WHERE number = (SELECT MAX(number) FROM promise)",
+        "UPDATE promise SET height = height + 1",
+        "UPDATE promise SET signed = (SELECT signed FROM promise LIMIT 1)",
+        "UPDATE promise SET prepared = NULL",
+        "UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'promise'",
+        "UPDATE meta SET boots = boots + 1",
+        "UPDATE meta SET restored = 1",
+        "UPDATE meta SET seal = x''",
+        "DELETE FROM block WHERE height = (SELECT MAX(height) FROM block)",
+        "UPDATE block SET hash = zeroblob(32) WHERE height = (SELECT MAX(height) FROM block)",
+        "INSERT INTO promise SELECT number + 9, height, x'ff', NULL, NULL FROM promise LIMIT 1",
+    ],
+)
+async def test_whatever_a_vote_rests_on_is_under_the_seal(
+    original: Original, tmp_path: Path, statement: str
+) -> None:
+    home = original.copy(tmp_path / "home")
+    with closing(sqlite3.connect(home.database, isolation_level=None)) as other:
+        assert other.execute(statement).rowcount > 0
+
+    async def look(core: Core, reader: CheckedReader) -> None:
+        raise AssertionError("a node stood on what it had not stored")
+
+    said = await opened(home, original.genesis, look)
+    assert "is damaged: its head, its starts or the node's promises are not what was" in said
+    await _repair(original, home)
