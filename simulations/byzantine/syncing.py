@@ -1,6 +1,6 @@
 """Liars to whoever catches up: about how far the ledger is, and about its blocks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -67,7 +67,18 @@ class SyncLiar(Behaviour):
     def _unsigned(self, host: "Host", blocks: Blocks) -> Blocks:
         """Too few signatures, from some block on."""
         start = self.chance.randrange(len(blocks))
-        return blocks[:start] + tuple(_certified(block, kept=1) for block in blocks[start:])
+        committee = host.running.chain.committee
+        without = self.chance.choice((None, *committee.group_sizes))
+        kept = [
+            who
+            for who, voter in committee.by_id.items()
+            if who == host.id or (without is not None and voter.group != without)
+        ]
+        spare = [who for who in committee.by_id if who not in kept]
+        if without is not None and spare:
+            # One group alone is short, and the total may still look enough.
+            kept += self.chance.sample(spare, self.chance.randrange(len(spare)))
+        return blocks[:start] + tuple(_certified(block, kept) for block in blocks[start:])
 
     def _redated(self, host: "Host", blocks: Blocks) -> Blocks:
         return tuple(_redated(block, 1) for block in blocks)
@@ -132,10 +143,11 @@ class SyncLiar(Behaviour):
         return blocks[1:]
 
 
-def _certified(block: BlockWithBatches, kept: int) -> BlockWithBatches:
-    """The block with so many of its signatures."""
+def _certified(block: BlockWithBatches, kept: Sequence[str]) -> BlockWithBatches:
+    """The block with the signatures of these alone."""
     true = block.decision.certificate
-    certificate = msgspec.structs.replace(true, signatures=true.signatures[:kept])
+    signatures = tuple(entry for entry in true.signatures if entry.signer in kept)
+    certificate = msgspec.structs.replace(true, signatures=signatures)
     decision = msgspec.structs.replace(block.decision, certificate=certificate)
     return BlockWithBatches(decision, block.batches)
 

@@ -7,7 +7,8 @@ block that with the liars they would be a quorum, then no correct voter ever PRE
 in a view above u. It holds whenever one group has no more liars than its bound, in whichever order
 the messages come, so breaking it shows a broken rule even where luck prevented the fork.
 
-`Views`: a correct voter is driven from view to view by one class alone.
+`Views`: a correct voter takes part in a view that no quorum wanted, or is driven from view to view
+by one class alone.
 """
 
 from collections.abc import Sequence
@@ -62,6 +63,19 @@ class Views:
         self._council = council
         self._liars = list(liars)
         self._asked: dict[str, int] = {}
+        self._exactly: dict[int, list[str]] = {}
+
+    def enter(self, id: str, view: int) -> None:
+        """A correct voter speaks in a view. Raises Violation if it cannot have begun: a quorum must
+        have asked for exactly this view.
+        """
+        asking = self._exactly.get(view, []) + self._liars
+        missing = self._council.missing(asking)
+        if view > 0 and missing is not None:
+            raise Violation(
+                f"{id} speaks in view {view} of height {self._council.height}, which at most "
+                f"{missing} can have asked for"
+            )
 
     def ask(self, id: str, view: int) -> None:
         """A correct voter asks for a view. Raises Violation if one group alone has driven it there:
@@ -77,3 +91,4 @@ class Views:
                     f"{present} of {len(group)} voters can have asked for view {view - 1}"
                 )
         self._asked[id] = max(view, self._asked.get(id, 0))
+        self._exactly.setdefault(view, []).append(id)

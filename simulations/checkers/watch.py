@@ -95,6 +95,8 @@ class Watch:
             block = self._check_bodies(id, store, message.block_hash)
             if isinstance(message, Prepare):
                 self._check_fresh(id, block, message, wall)
+        if not isinstance(message, ViewChange):
+            self._views[height].enter(id, message.view)
         if isinstance(message, Prepare):
             self._locks[height].prepare(id, message.view, message.block_hash)
         elif isinstance(message, ViewChange):

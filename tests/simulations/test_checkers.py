@@ -18,10 +18,12 @@ from consensus.messages import (
     sign,
 )
 from ledger.receipts import ReceiptCode
+from ledger.standing import STANDING_KEY, Offence, standing_of
 from ledger.store import Write, WriteBlock, WritePromise
 from node.events import Report
 from node.wire import Consensus
 from primitives.block import Block
+from primitives.codec import encode
 from primitives.keys import PrivateKey
 from simulations.checkers import (
     PromiseBook,
@@ -31,8 +33,11 @@ from simulations.checkers import (
     check_meaning,
     check_stores,
 )
+from simulations.checkers.council import Council, council_at
+from simulations.checkers.locks import Locks, Views
 from simulations.cluster import Cluster
 from simulations.drawing import draw
+from simulations.store import MemoryStore
 
 SEED = 3
 """A run without faults, in which shares are accepted, refused, and refused for a revocation."""
@@ -305,3 +310,199 @@ def test_what_was_acknowledged_stands(finished: Cluster) -> None:
     identity, receipt = next(iter(told.items()))
     with pytest.raises(Violation, match="is lost"):
         check_acknowledged({identity: replace(receipt, code=receipt.code + 1)}, blocks)
+
+
+# ---- committees, turns, dates, views -------------------------------------------------------------
+
+
+def next_place(finished: Cluster) -> tuple[Watch, int]:
+    """A watch that has seen the whole run, and the height above it."""
+    height = finished.correct[0].running.head.height
+    return fresh_watch(finished, height=height), height + 1
+
+
+def voter_of(finished: Cluster) -> str:
+    """A voter that is not the next primary."""
+    watch, height = next_place(finished)
+    council = watch.council(height)
+    return next(who for who in council.keys if who != council.primary(0))
+
+
+def prepared_block(
+    finished: Cluster, proposer: str, time_ms: int
+) -> tuple[MemoryStore, WritePromise]:
+    """That voter PREPAREs a block above the head, in view 0."""
+    store = finished.correct[0].store.copy()
+    head = finished.correct[0].running.head
+    old = finished.watch.chain[head.height].decision.block
+    header = msgspec.structs.replace(
+        old.header,
+        height=head.height + 1,
+        parent_hash=head.hash(),
+        proposer=proposer,
+        view=0,
+        time_ms=time_ms,
+    )
+    block = Block(header, old.payload)
+    vote = signed(Prepare(header.height, 0, block.hash), voter_of(finished))
+    promise = WritePromise(header.height, Persist(vote, None, block))
+    store.write([promise])
+    return store, promise
+
+
+def test_a_fresh_block_is_dated_within_the_drift_of_its_voter(finished: Cluster) -> None:
+    drift = finished.genesis.clock_drift_ms_max
+    watch, height = next_place(finished)
+    proposer = watch.council(height).primary(0)
+    voter = voter_of(finished)
+    wall = finished.correct[0].running.head.time_ms + 10 * drift
+    for time_ms in (wall - drift, wall + drift):
+        store, promise = prepared_block(finished, proposer, time_ms)
+        next_place(finished)[0].wrote(voter, store, [promise], wall)
+    for time_ms in (wall - drift - 1, wall + drift + 1):
+        store, promise = prepared_block(finished, proposer, time_ms)
+        with pytest.raises(Violation, match=f"differs from its clock by {drift + 1} ms"):
+            next_place(finished)[0].wrote(voter, store, [promise], wall)
+
+
+def test_who_prepares_has_seen_whose_turn_it_is(finished: Cluster) -> None:
+    watch, height = next_place(finished)
+    council = watch.council(height)
+    other = next(who for who in council.roster if who != council.primary(0))
+    store, promise = prepared_block(finished, other, 1)
+    with pytest.raises(Violation, match="whose turn height"):
+        watch.wrote(voter_of(finished), store, [promise], 1)
+
+
+def test_who_gave_its_commit_holds_the_bodies_when_the_block_is_decided(
+    finished: Cluster,
+) -> None:
+    write = finished.watch.chain[2]
+    signer = write.decision.certificate.signatures[0].signer
+    disks = {host.id: host.store for host in finished.correct}
+    bare = disks[signer].copy()
+    bare._batches.clear()
+    empty = MemoryStore()
+    for store, reason in ((bare, "the batches of a decided"), (empty, "the block that it gave")):
+        for forgiven in (True, False):
+            shown = dict(disks)
+            watch = Watch(finished.genesis, (), lambda shown=shown: shown)  # type: ignore[misc]
+            watch.begin()
+            watch.wrote("auditor-1", disks[signer], [finished.watch.chain[1]], 0)
+            shown[signer] = store
+            if forgiven:
+                watch.restored(signer)
+                watch.wrote("auditor-1", disks[signer], [write], 0)
+            else:
+                with pytest.raises(Violation, match=f"{signer} has no longer {reason}"):
+                    watch.wrote("auditor-1", disks[signer], [write], 0)
+
+
+def test_only_voters_speak_and_only_liars_lose_their_vote(finished: Cluster) -> None:
+    store = finished.correct[0].store
+    vote = signed(ViewChange(1, 1, None), "observer-9")
+    promise = WritePromise(1, Persist(vote, None, None))
+    with pytest.raises(Violation, match="has no vote"):
+        fresh_watch(finished).wrote("observer-9", store, [promise], 0)
+    genesis, standing = finished.genesis, standing_of(store)
+    offence = Offence(WHO, bytes(32), suspended=True, forgiven_height=0)
+    roster = tuple(who for who in standing.roster if who != WHO)
+    changed = msgspec.structs.replace(standing, offences=(offence,), roster=roster)
+    state = store.copy()
+    state.values[STANDING_KEY] = encode(changed)
+    assert WHO not in council_at(5, state, genesis, (WHO,)).keys
+    with pytest.raises(Violation, match=f"{WHO} is correct and has no vote"):
+        council_at(5, state, genesis, ())
+    alone = msgspec.structs.replace(standing, roster=(WHO,))
+    state.values[STANDING_KEY] = encode(alone)
+    with pytest.raises(Violation, match="the roster of height 5"):
+        council_at(5, state, genesis, ())
+
+
+COUNCIL = Council(
+    height=7,
+    groups=(("a", "b", "c", "d"), ("x",)),
+    keys={},
+    roster=("a", "b", "c", "d"),
+    committee_hash=bytes(32),
+)
+
+
+def test_a_quorum_is_counted_in_every_group() -> None:
+    assert COUNCIL.missing(("a", "b", "c", "x")) is None
+    assert COUNCIL.missing(("a", "b", "c", "d")) == "0 of 1 voters"
+    assert COUNCIL.missing(("a", "b", "x")) == "2 of 4 voters"
+    assert COUNCIL.is_sound(("a",))
+    assert COUNCIL.is_sound(("a", "b", "c", "d"))
+    assert not COUNCIL.is_sound(("a", "b", "x"))
+    assert COUNCIL.primary(2) == "b"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_nobody_prepares_against_what_may_be_decided(late: bool) -> None:
+    """In whichever order the messages come; with the liars counted as having said everything."""
+    locks = Locks(COUNCIL, ("d",))
+    for who in ("a", "b"):
+        locks.prepare(who, 0, HASH_A)
+    locks.commit("x", 0, HASH_A)
+    if not late:
+        locks.commit("a", 0, HASH_A)
+        locks.commit("b", 0, HASH_A)
+        with pytest.raises(Violation, match="fork at height 7 under way: c prepares"):
+            locks.prepare("c", 1, HASH_B)
+        return
+    locks.prepare("c", 1, HASH_B)
+    locks.commit("a", 0, HASH_A)
+    with pytest.raises(Violation, match="fork at height 7 under way"):
+        locks.commit("b", 0, HASH_A)
+
+
+def test_where_no_group_is_within_its_bound_anything_may_be_prepared() -> None:
+    locks = Locks(COUNCIL, ("c", "d", "x"))
+    for who in ("a", "b"):
+        locks.prepare(who, 0, HASH_A)
+        locks.commit(who, 0, HASH_A)
+        locks.prepare(who, 1, HASH_B)
+    assert locks.may_be_prepared(1, HASH_B)
+    assert not locks.may_be_prepared(2, HASH_B)
+
+
+def test_a_view_begins_when_a_quorum_has_asked_for_it() -> None:
+    views = Views(COUNCIL, ("d",))
+    views.enter("a", 0)
+    for who in ("a", "b"):
+        views.ask(who, 1)
+    with pytest.raises(Violation, match="a speaks in view 1 of height 7"):
+        views.enter("a", 1)
+    views.ask("x", 1)
+    views.enter("a", 1)
+    with pytest.raises(Violation, match="speaks in view 2"):
+        views.enter("a", 2)
+
+
+def test_one_group_alone_drives_nobody() -> None:
+    views = Views(COUNCIL, ("x",))
+    views.ask("a", 1)
+    with pytest.raises(Violation, match=r"a asks for view 2 of height 7, where 1 of 4"):
+        views.ask("a", 2)
+    views.ask("b", 1)
+    views.ask("a", 2)
+    other = Views(COUNCIL, ("a", "b", "c", "d"))
+    with pytest.raises(Violation, match=r"0 of 1 voters can have asked for view 8"):
+        other.ask("x", 9)
+
+
+def test_turns_and_terms_are_counted_again(finished: Cluster) -> None:
+    def changed(**changes: object) -> list[WriteBlock]:
+        first, *others = blocks_of(finished)
+        old = first.decision.block
+        block = Block(msgspec.structs.replace(old.header, **changes), old.payload)
+        decision = msgspec.structs.replace(first.decision, block=block)
+        return [replace(first, decision=decision), *others]
+
+    with pytest.raises(Violation, match="whose turn it was not"):
+        check_meaning(finished.genesis, changed(proposer="auditor-1"))
+    with pytest.raises(Violation, match="another committee"):
+        check_meaning(finished.genesis, changed(next_committee_hash=HASH_A))
+    with pytest.raises(Violation, match="runs a transaction that had expired"):
+        check_meaning(finished.genesis, changed(time_ms=2**50))
