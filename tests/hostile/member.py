@@ -82,6 +82,8 @@ class Hostile:
         self.counts: Counter[str] = Counter()
         self.height = 1
         """The height that the victim works on, as far as it has told."""
+        self.told = trio.Event()
+        """The victim has said where it is."""
         self.seen: list[bytes] = []
         """Messages that the victim has sent."""
         self.hello = Hello(PROTOCOL_VERSION, self.chain_id, "hostile", id)
@@ -137,7 +139,10 @@ class Hostile:
         """Dial until there is a link both ways."""
         while True:
             with contextlib.suppress(*Failures), trio.move_on_after(5):
-                return await self.link(await self.dial())
+                link = await self.link(await self.dial())
+                with trio.move_on_after(1):
+                    await self.told.wait()
+                return link
             await trio.sleep(PAUSE_S)
 
     async def ask(self, muxer: Muxer, request: bytes) -> Stream:
@@ -180,6 +185,7 @@ class Hostile:
         match decode_message(raw):
             case Head(height):
                 self.height = max(self.height, height + 1)
+                self.told.set()
             case Consensus(signed):
                 self.height = max(self.height, signed.message.height)
                 if len(self.seen) < _SEEN_MAX:

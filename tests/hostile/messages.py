@@ -44,6 +44,11 @@ def direct(bursts: Bursts) -> Callable[[Hostile], "object"]:
     return flood
 
 
+def _soon(hostile: Hostile, n: int) -> int:
+    """A height that may be the one being decided when the victim comes to read this."""
+    return hostile.height + n % 100
+
+
 def _consensus(signed: Signed) -> bytes:
     return encode(Consensus(signed))
 
@@ -59,19 +64,21 @@ def future_heights(hostile: Hostile) -> Iterator[list[bytes]]:
 def future_views(hostile: Hostile) -> Iterator[list[bytes]]:
     """Validly signed wishes for ever higher views of the height that is being decided."""
     for first in itertools.count(1, BURST):
-        views = range(first, first + BURST)
-        yield [_consensus(hostile.sign(ViewChange(hostile.height, v, None))) for v in views]
+        yield [
+            _consensus(hostile.sign(ViewChange(_soon(hostile, view), view, None)))
+            for view in range(first, first + BURST)
+        ]
 
 
 def many_votes(hostile: Hostile) -> Iterator[list[bytes]]:
     """Validly signed votes for the height that is being decided, each for another block: evidence.
     After it we are suspended, and nobody listens to our votes any more.
     """
-    for view in itertools.count():
+    while True:
         votes: list[Message] = []
-        for _ in range(BURST // 2):
-            votes.append(Prepare(hostile.height, view % 50, os.urandom(32)))
-            votes.append(Commit(hostile.height, view % 50, os.urandom(32)))
+        for n in range(BURST // 2):
+            votes.append(Prepare(_soon(hostile, n), 0, os.urandom(32)))
+            votes.append(Commit(_soon(hostile, n), 0, os.urandom(32)))
         yield [_consensus(hostile.sign(vote)) for vote in votes]
 
 
@@ -81,7 +88,7 @@ def bad_signatures(hostile: Hostile) -> Iterator[list[bytes]]:
     """
     while True:
         yield [
-            _consensus(Signed(name, Commit(hostile.height, n, os.urandom(32)), os.urandom(64)))
+            _consensus(Signed(name, Commit(_soon(hostile, n), 0, os.urandom(32)), os.urandom(64)))
             for n in range(BURST // 4)
             for name in (hostile.id, hostile.id, hostile.id, hostile.others[0].id)
         ]
@@ -105,15 +112,21 @@ def malformed(hostile: Hostile) -> Iterator[list[bytes]]:
 
 
 def maximal(hostile: Hostile) -> Iterator[list[bytes]]:
-    """The longest messages there may be: a batch of junk, junk, and a million nested lists."""
+    """The longest messages there may be, and longer: batches of junk, nested lists, long lists."""
     size = 8 * 1024 * 1024 - 64
     junk = encode(BatchBody(os.urandom(size)))
     batch = encode(BatchBody(os.urandom(1024 * 1024 - 64)))
     middle = encode(BatchBody(os.urandom(250 * 1024)))
     nested = b"\x91" * size
     many = b"\xdd" + (size // 2).to_bytes(4, "big") + b"\xc4\x00" * (size // 2)
+    short = many[:5] + b"\xc4\x00" * 500_000
     while True:
-        yield [junk, batch, middle, os.urandom(size), nested, many]
+        yield [batch, middle, nested[: 1024 * 1024], short] * 3
+        # Each of these ends the link.
+        yield [junk]
+        yield [os.urandom(size)]
+        yield [nested]
+        yield [many]
 
 
 def batches_valid(hostile: Hostile) -> Iterator[list[bytes]]:
