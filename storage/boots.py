@@ -29,6 +29,8 @@ from typing import Final, Self
 from storage.errors import StorageError
 
 _DIGITS: Final = 20
+_COUNT_MAX: Final = 10**18
+"""No node comes to start or promise so often, and SQLite holds little more."""
 _MARK: Final = b"Shows the node whether this directory was copied. Never change or restore it.\n"
 
 
@@ -112,12 +114,10 @@ def read_counts(path: Path) -> Seen | None:
         raise _failed(path, error) from error
     fields = text.split()
     if len(fields) != 3 or not all(field.isdigit() and len(field) == _DIGITS for field in fields):
-        raise StorageError(
-            f"The boot counter {path} is damaged: it should hold three numbers of {_DIGITS} "
-            "digits. It protects the node from voting twice on a restored database. Delete the "
-            "file; the node then abstains from voting until the others have gone on without it."
-        )
+        raise _damaged(path)
     boots, promises, mark = map(int, fields)
+    if max(boots, promises) > _COUNT_MAX:
+        raise _damaged(path)
     try:
         copied = mark_of(path).stat().st_ctime_ns != mark
     except FileNotFoundError:
@@ -125,6 +125,14 @@ def read_counts(path: Path) -> Seen | None:
     except OSError as error:
         raise _failed(path, error) from error
     return Seen(Counts(boots, promises), copied)
+
+
+def _damaged(path: Path) -> StorageError:
+    return StorageError(
+        f"The boot counter {path} is damaged: it should hold three numbers of {_DIGITS} digits. It "
+        "protects the node from voting twice on a restored database. Delete the file; the node "
+        "then abstains from voting until the others have gone on without it."
+    )
 
 
 def mark_of(counter_file: Path) -> Path:

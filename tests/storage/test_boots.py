@@ -160,7 +160,14 @@ async def test_a_crash_in_the_very_first_start_is_no_backup(home: Home) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"1 2 3\n", b"\xff" * 63, b" ".join([b"0" * 20] * 2), b"-" * 20 + (b" " + b"0" * 20) * 2],
+    [
+        b"",
+        b"1 2 3\n",
+        b"\xff" * 63,
+        b" ".join([b"0" * 20] * 2),
+        b"9" + b"0" * 19 + (b" " + b"0" * 20) * 2,
+        b"-" * 20 + (b" " + b"0" * 20) * 2,
+    ],
 )
 async def test_a_damaged_counter_file_is_refused(home: Home, text: bytes) -> None:
     await home.start()
