@@ -172,8 +172,8 @@ def simulate(
 ) -> None:
     """Run whole networks under faults in virtual time; each seed draws one scenario.
 
-    Profiles: standard, byzantine (liars), crash, network, and beyond (more liars than any class can
-    bear, so that forks are allowed and must be seen).
+    Profiles: standard, byzantine (liars), crash, network, membership (changes by vote), and beyond
+    (more liars than any class can bear, so that forks are allowed and must be seen).
 
     Exit code 127: a node crashed. 128: no progress after the faults. 129: a rule was broken.
     """

@@ -24,6 +24,7 @@ from simulations.checkers import (
 from simulations.faults import Fault
 from simulations.host import Host
 from simulations.network import Cut, Network
+from simulations.profiles import PROFILES
 from simulations.scenario import (
     GENESIS_MS,
     RETRY_MS,
@@ -73,7 +74,10 @@ class Cluster:
         self.genesis = consortium.genesis
         self.network = Network(self.schedule, self._chance("network"), scenario.storm, self.trace)
         self._chance_clients = self._chance("clients")
-        self.workload = Workload(self.genesis, dict(consortium.keys), self._chance("workload"))
+        politics = PROFILES[scenario.profile].politics
+        self.workload = Workload(
+            self.genesis, dict(consortium.keys), self._chance("workload"), politics
+        )
         liars = {one.who: one.kind for one in scenario.byzantine}
         self.watch = Watch(
             self.genesis,
@@ -129,6 +133,18 @@ class Cluster:
         """A correct node tells its clients of a block."""
         if host in self.correct:
             self.workload.see(applied.written, self.schedule.now)
+            self._replace_key(host)
+
+    def _replace_key(self, host: Host) -> None:
+        """Where the ledger lists another key of this member, its operator installs that one."""
+        listed = host.running.members[host.id].key
+        if listed == host.key.public:
+            return
+        host.key = self.workload.new_keys[listed]
+        self.workload.take_key(host.id, host.key)
+        host.tell("changes its key")
+        self.schedule.after(1, host.stop)
+        self.schedule.after(self._chance_clients.randint(2, 500), lambda: self._start(host))
 
     def reported(self, host: Host, report: Report) -> None:
         """A correct node tells its operator something."""

@@ -147,7 +147,7 @@ class Host:
             now=self.now,
         )
         self._read_rules()
-        pending = [world.checks.check(raw, self.rules) for raw in store.pending_batches()]
+        pending = world.checks.check_kept(store.pending_batches(), self.rules)
         self._view_told = 0
         self.tell("starts", f"at height {self.core.head.height}")
         self.turned_wall = self.wall

@@ -46,6 +46,8 @@ class Profile:
     """How many of the seeds have each of loss, duplication and reordering."""
     heal_ms: tuple[int, int] = (4_000, 11_000)
     transactions: tuple[int, int] = (10, 26)
+    politics: float = 0.0
+    """The share of transactions that propose or approve changes of the membership."""
     own: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Settings of the genesis file that are drawn from other values than usual."""
 
@@ -102,6 +104,19 @@ NETWORK = Profile(
     calm=0.0,
     rough=0.7,
 )
+MEMBERSHIP = Profile(
+    name="membership",
+    help="Members change class, key and address by vote, while some crash or are cut off.",
+    shapes=((4, 1), (4, 1), (4, 0), (3, 1), (3, 2), (2, 2)),
+    lying={"nobody": 1},
+    faults=(faults.Crash, faults.CrashPoint, faults.CrashAll, faults.Partition, faults.Slow),
+    faults_max=4,
+    calm=0.3,
+    rough=0.3,
+    heal_ms=(5_000, 9_000),
+    transactions=(18, 30),
+    politics=0.7,
+)
 BEYOND = Profile(
     name="beyond",
     help="More liars than the bound in every class: the ledger may fork, and that must show.",
@@ -117,5 +132,5 @@ BEYOND = Profile(
 )
 
 PROFILES: Mapping[str, Profile] = {
-    profile.name: profile for profile in (STANDARD, BYZANTINE, CRASH, NETWORK, BEYOND)
+    profile.name: profile for profile in (STANDARD, BYZANTINE, CRASH, NETWORK, MEMBERSHIP, BEYOND)
 }

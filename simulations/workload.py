@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from msgspec.structs import replace
+
+from ledger.changes import Change, ChangeType, Relocate, RotateKey, possession_digest
 from ledger.genesis import Genesis
 from ledger.operations import (
     ApproveChange,
@@ -27,6 +30,7 @@ from ledger.operations import (
     Revoke,
 )
 from ledger.receipts import DID_NOT_RUN, ReceiptCode
+from ledger.standing import proposal_id
 from ledger.state import grant_id, person_id, record_id
 from ledger.store import WriteBlock
 from ledger.transactions import (
@@ -42,6 +46,8 @@ from simulations.scenario import GENESIS_MS
 LABELS = Labels("imaging", "normal", "CN-GD", "ward-1", "original")
 PURPOSE = "TREAT"
 LIFE_MS = 3_600_000
+TYPES = ("tertiary_hospital", "health_authority", "research_institute")
+"""An institution type of each class."""
 
 
 @dataclass(slots=True)
@@ -73,16 +79,27 @@ class _Known:
     records: list[tuple[str, RegisterRecord]] = field(default_factory=list)
     grants: list[tuple[bytes, PrivateKey, Grant]] = field(default_factory=list)
     revoked: list[tuple[bytes, PrivateKey, Grant]] = field(default_factory=list)
+    proposals: list[tuple[bytes, list[str]]] = field(default_factory=list)
+    """Ids of proposed changes of the membership, and who has been asked to approve each."""
 
 
 class Workload:
     """All clients of a run."""
 
     def __init__(
-        self, genesis: Genesis, keys: dict[str, PrivateKey], chance: random.Random
+        self,
+        genesis: Genesis,
+        keys: dict[str, PrivateKey],
+        chance: random.Random,
+        politics: float = 0.0,
     ) -> None:
+        """`politics` is the share of transactions that propose or approve changes of members."""
         self._genesis = genesis
         self._keys = keys
+        self._politics = politics
+        self._authors = {key.public: id for id, key in keys.items()}
+        self.new_keys: dict[bytes, PrivateKey] = {}
+        """Keys that rotations were proposed to, by public key."""
         self._chance = chance
         self._known = _Known()
         self._effects: dict[bytes, Callable[[], None]] = {}
@@ -104,10 +121,12 @@ class Workload:
             acts += [self._share] * 4 + [self._revoke, self._share_wrongly]
         if known.revoked:
             acts += [self._share_revoked, self._revoke_again]
+        if self._politics and self._chance.random() < self._politics:
+            acts = [self._approve] * 6 * bool(known.proposals) + [partial(self._propose, height)]
         act = self._chance.choice(acts)
-        if not known.persons:
+        if not known.persons and not self._politics:
             act = self._enrol
-        self._count(act.__name__.removeprefix("_"))
+        self._count(getattr(act, "__name__", "_propose").removeprefix("_"))
         key, operations = act()
         return self._sign(now, height, key, operations)
 
@@ -252,6 +271,37 @@ class Workload:
         key = self._institution()[1] if wrong is right else self._keys[custodian]
         return key, [wrong]
 
+    def _propose(self, height: int) -> tuple[PrivateKey, list[Operation]]:
+        """A change of the membership that takes effect soon, or that cannot."""
+        key = self._institution()[1]
+        other = self._institution()[0]
+        change: Change
+        match self._chance.randrange(4):
+            case 0:
+                change = Relocate(other, f"{other}.example:{self._chance.randint(1_024, 9_000)}")
+            case 1:
+                new = PrivateKey(self._chance.randbytes(SEED_BYTES))
+                self.new_keys[new.public] = new
+                member = next(one for one in self._genesis.institutions if one.id == other)
+                held = possession_digest(self._genesis.chain_id, replace(member, key=new.public))
+                change = RotateKey(other, new.public, new.sign(held))
+            case _:
+                change = ChangeType(other, self._chance.choice(TYPES))
+        return key, [ProposeChange(change, height + self._chance.randint(3, 9))]
+
+    def _approve(self) -> tuple[PrivateKey, list[Operation]]:
+        """The approval of a member that has not been asked yet; any member's, at last."""
+        proposal, asked = self._chance.choice(self._known.proposals[-2:])
+        waiting = [id for id in self._keys if id not in asked]
+        id = self._chance.choice(waiting or list(self._keys))
+        asked.append(id)
+        return self._keys[id], [ApproveChange(proposal)]
+
+    def take_key(self, id: str, key: PrivateKey) -> None:
+        """A member's node key has been replaced."""
+        self._keys[id] = key
+        self._authors[key.public] = id
+
     # ---- receipts --------------------------------------------------------------------------------
 
     def see(self, written: WriteBlock, now: int) -> None:
@@ -285,7 +335,6 @@ class Workload:
 
     def _learn(self, identity: bytes, key: PrivateKey, operations: Sequence[Operation]) -> None:
         known = self._known
-        authors = {member.key: member.id for member in self._genesis.institutions}
         for index, operation in enumerate(operations):
             match operation:
                 case EnrolPerson(person):
@@ -293,12 +342,14 @@ class Workload:
                     if effect is not None:
                         effect()
                 case RegisterRecord():
-                    known.records.append((authors[key.public], operation))
+                    known.records.append((self._authors[key.public], operation))
                 case Grant():
                     known.grants.append((grant_id(identity, index), key, operation))
                 case Revoke(grant):
                     ended = [entry for entry in known.grants if entry[0] == grant]
                     known.revoked += ended
                     known.grants = [entry for entry in known.grants if entry[0] != grant]
-                case RecordShare() | ReportMisbehaviour() | ProposeChange() | ApproveChange():
+                case ProposeChange():
+                    known.proposals.append((proposal_id(identity, index), []))
+                case RecordShare() | ReportMisbehaviour() | ApproveChange():
                     pass

@@ -1,6 +1,7 @@
 """What the hosts of one run share, and what they tell whoever watches them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -67,6 +68,14 @@ class Checks:
         if isinstance(result, str):
             raise BatchError(result)
         return result
+
+    def check_kept(self, raws: Sequence[bytes], rules: Rules) -> list[CheckedBatch]:
+        """The good ones of the batches that a disk has kept: an author's key may be another now."""
+        kept: list[CheckedBatch] = []
+        for raw in raws:
+            with suppress(BatchError):
+                kept.append(self.check(raw, rules))
+        return kept
 
     def message(self, raw: bytes) -> Message:
         """As decode_message. Raises CodecError."""

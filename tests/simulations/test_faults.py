@@ -5,8 +5,10 @@ import pytest
 from simulations import faults
 from simulations.byzantine import KINDS as BYZANTINE_KINDS
 from simulations.campaign import Verdict, replay_command, run_scenario
+from simulations.cluster import Cluster
 from simulations.drawing import draw
 from simulations.faults import Fault
+from simulations.profiles import MEMBERSHIP
 from simulations.scenario import Scenario
 
 SEEDS_MAX = 200
@@ -43,3 +45,18 @@ def test_a_lie_alone_is_survived(lie: str) -> None:
     scenario = drawn(None, lie)
     report = run_scenario(scenario)
     assert report.verdict is Verdict.PASSED, f"{replay_command(scenario.seed)}\n{report.reason}"
+
+
+def test_keys_and_classes_change_by_vote_while_the_network_runs() -> None:
+    rotated = reclassed = 0
+    for seed in range(SEEDS_MAX):
+        cluster = Cluster(draw(seed, MEMBERSHIP))
+        genesis = cluster.genesis
+        cluster.run()
+        rotated += cluster.trace.counts["changes its key"]
+        first = {member.id: member.type for member in genesis.institutions}
+        members = cluster.correct[0].running.members
+        reclassed += sum(member.type != first[id] for id, member in members.items())
+        if rotated and reclassed:
+            return
+    raise AssertionError("no member ever changed")
