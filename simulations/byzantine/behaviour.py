@@ -129,9 +129,14 @@ def own_message(host: "Host", message: Message) -> ConsensusMessage | None:
     return None
 
 
-def other_block(host: "Host", said: PrePrepare, time_ms: int) -> Block | None:
-    """Another valid block in the place of a proposal, fresh even where the view obliges to one."""
+def other_block(
+    host: "Host", said: PrePrepare, time_ms: int, view: int | None = None
+) -> Block | None:
+    """Another valid block in the place of a proposal, fresh even where the view obliges to one; or
+    one that looks as if an earlier view had proposed it.
+    """
     chain = host.running.chain
+    view = said.view if view is None else view
     if said.height != chain.next_height or chain.writing is not None:
         return None
     chosen = select_batches(
@@ -144,8 +149,8 @@ def other_block(host: "Host", said: PrePrepare, time_ms: int) -> Block | None:
     try:
         return execute_block(
             chain.head,
-            said.view,
-            host.id,
+            view,
+            chain.committee.primary(said.height, view),
             max(time_ms, chain.head.time_ms + 1),
             chosen,
             chain.reader,

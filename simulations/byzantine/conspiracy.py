@@ -214,7 +214,8 @@ class Conspirator(Behaviour):
         if said.justification is None or fresh is None:
             return
         self.lies["false justification"] += 1
-        plot.blocks[fresh.hash] = fresh
+        older = other_block(host, said, host.wall + 11, self.chance.randrange(said.view))
+        plot.blocks.update({block.hash: block for block in (fresh, older) if block is not None})
         why = self._false_reason(host, plot, said.justification, said.view)
         block = fresh
         if why.prepared is not None:
@@ -239,7 +240,7 @@ class Conspirator(Behaviour):
 
     def _false_claim(self, host: "Host", plot: Plot, view: int) -> Certificate | None:
         """A certificate of the last view for a block that was not prepared there."""
-        hashes = [*plot.blocks]
+        hashes = [made for made, block in plot.blocks.items() if block.header.view < view]
         if not hashes or view == 0:
             return None
         block_hash = self.chance.choice(hashes)

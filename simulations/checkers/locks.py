@@ -42,6 +42,13 @@ class Locks:
         voters = self._prepares.get((view, block_hash), [])
         return self._council.missing(voters + self._liars) is None
 
+    def was_prepared(self, below: int, block_hash: bytes) -> bool:
+        """Whether they could be a quorum in some view below one."""
+        views = [view for view, of in self._prepares if of == block_hash and view < below]
+        # In a view that no correct voter spoke in, the liars would have to be a quorum alone.
+        unheard = self._council.missing(self._liars) is None
+        return unheard or any(self.may_be_prepared(view, block_hash) for view in views)
+
     def _compare(self) -> None:
         if not self._sound or len(self._prepares) < 2:
             return

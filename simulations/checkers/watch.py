@@ -115,10 +115,16 @@ class Watch:
 
     def _check_fresh(self, id: str, block: Block, prepare: Prepare, wall: int) -> None:
         """Who PREPAREs a block that is proposed for the first time vouches for its turn and time,
-        unless a quorum has vouched for it before.
+        unless a quorum has vouched for it before; one that is proposed again has been prepared.
         """
         header, council = block.header, self.council(prepare.height)
+        locks = self._locks[prepare.height]
         if header.view != prepare.view:
+            if not locks.was_prepared(prepare.view, prepare.block_hash):
+                raise Violation(
+                    f"{id} prepares in view {prepare.view} of height {prepare.height} a block of "
+                    f"view {header.view} that no quorum can have prepared"
+                )
             return
         if header.proposer != council.primary(header.view):
             raise Violation(
@@ -127,7 +133,7 @@ class Watch:
             )
         differs_ms = abs(header.time_ms - wall)
         late = differs_ms > self._genesis.clock_drift_ms_max
-        vouched = self._locks[prepare.height].may_be_prepared(prepare.view, prepare.block_hash)
+        vouched = locks.may_be_prepared(prepare.view, prepare.block_hash)
         if late and header.proposer != id and not vouched:
             raise Violation(
                 f"{id} prepares block {header.height}, whose time differs from its clock by "

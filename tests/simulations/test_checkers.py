@@ -374,6 +374,16 @@ def test_who_prepares_has_seen_whose_turn_it_is(finished: Cluster) -> None:
         watch.wrote(voter_of(finished), store, [promise], 1)
 
 
+def test_what_is_proposed_again_has_been_prepared(finished: Cluster) -> None:
+    watch, height = next_place(finished)
+    store, promise = prepared_block(finished, watch.council(height).primary(0), 1)
+    block = promise.promise.block
+    assert block is not None
+    vote = signed(Prepare(height, 2, block.hash), voter_of(finished))
+    with pytest.raises(Violation, match="of view 0 that no quorum can have prepared"):
+        watch.wrote(vote.signer, store, [WritePromise(height, Persist(vote, None, block))], 1)
+
+
 def test_who_gave_its_commit_holds_the_bodies_when_the_block_is_decided(
     finished: Cluster,
 ) -> None:
