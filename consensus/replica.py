@@ -44,6 +44,29 @@ Idle ends it, unless a block is known that could still be decided.
 
 What the clocks do: at the end of a timed view, VIEW-CHANGE(view + 1); every `resend_ms`, send the
 latest messages again, as the stored bytes, and ask again for blocks that have not come.
+
+Why no two blocks are decided at one height
+-------------------------------------------
+
+docs/ARCHITECTURE.md section 4 has the argument, its sources and what checks it. In short: a quorum
+has q members of every class, two of them share over f of every class, and so a correct voter of any
+class that is within its bound, whatever the other classes do. In that class everything follows as
+in OSDI'99 section 4.5.1: one block is prepared in a view, as nobody PREPAREs two; and what was
+decided in one view is all that can be prepared in later ones (view_change.py). The rules above may
+be tried in any order and at any time, since all that this needs of a voter stands in promises.py
+and in the checks of a proposal. Clocks, benches and whose turn it is do not enter.
+
+A new height starts from an applied block, with the committee that follows from it. All correct
+nodes have the same one, so they have the same committee, and its votes name its height.
+
+Why it goes on
+--------------
+
+With at most f faulty voters in *every* class, the rest is a quorum. A view is timed only when a
+quorum follows it, so nobody runs ahead; whoever is behind hears over f of every class, and joins;
+times double, so that correct voters are together for long enough; and of any f + 1 turns one is a
+correct recorder's, as the roster has at least q of them (OSDI'99 section 4.5.2). Over f of every
+class means that one class alone, lying as a whole, drives nobody from view to view.
 """
 
 from collections import deque

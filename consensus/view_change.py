@@ -3,10 +3,28 @@
 OSDI'99 section 4.4, with a justification inside the PRE-PREPARE instead of a NEW-VIEW message, as
 in Moniz, "The Istanbul BFT Consensus Algorithm" (2020). Pure functions of their arguments.
 
-A block decided in view u has COMMITs of a quorum; whoever sent one had a prepared certificate of u
-and names it, or one of a later view, in every VIEW-CHANGE after. Any quorum of VIEW-CHANGEs shares
-an honest member with that quorum, so the highest proven claim among them is of view u or later. By
-induction over the views after u it is of the same block: nothing else can be prepared there.
+Why this keeps agreement, with one class of voters within its bound f and any number of liars in the
+others (docs/ARCHITECTURE.md section 4 has the argument in full). Call that class c.
+
+* Two quorums have q voters of c each, and 2q - n > f: they share a correct voter of c. Nothing
+  below asks anything of another class.
+* So one block at most is prepared in a view: a correct voter of c would have sent PREPARE for both.
+* A block B decided in view u has COMMITs of a quorum. Take any later view w in which some quorum
+  prepares a block: a correct voter of c accepted a justification there, a quorum of VIEW-CHANGEs
+  for w. This shares a correct voter r of c with those COMMITs. r sent its COMMIT before it left u,
+  and its VIEW-CHANGE names what its latest COMMIT rests on: a claim of view u or later.
+* The highest claim of the justification is therefore of a view x with u <= x < w, and its
+  certificate is checked, so its block was prepared in x. By induction over the views that is B, and
+  `check_proposal` lets nothing else pass in w.
+
+A claim without its certificate, a lower claim than the highest, a fresh block in spite of claims:
+each would break the last step, and each is a mutant that the simulator must find
+(`claim-unproven`, `lowest-claim`, `claim-ignored` in simulations/mutations.toml) and a run of the
+model that must fork. A block proposed again keeps its header, and with it the view of its first
+proposal and its hash: else it would be another block, and the induction would end there.
+
+Why it lets work go on: a voter's own lock is never a reason to refuse. What the justification says
+is accepted by all correct voters alike, so nobody has to wait for somebody else's lock.
 """
 
 from collections.abc import Sequence
