@@ -4,9 +4,11 @@ import pytest
 
 from consensus.messages import Prepare, sign
 from node.conduct import PEERS_MAX, REASONS, REPORT_EVERY_MS, TOLERATED, Conduct
+from node.core import CoreSettings
 from node.events import BatchArrived, MessageArrived, PeerConnected, Report
+from node.mempool import MempoolLimits
 from node.wire import Consensus
-from tests.node.support import Bench, key_of, make_batch, make_genesis
+from tests.node.support import Bench, key_of, make_batch, make_genesis, make_transaction
 
 ANY_HASH = b"\x07" * 32
 
@@ -125,3 +127,21 @@ def test_what_the_shell_notes_is_told_with_the_next_step() -> None:
     bench.step(BatchArrived("recorder-3", make_batch(bench.genesis, "recorder-3", 1)))
     assert bench.reported() == ["peer_at_fault"]
     assert bench.core.conduct.counts() == {"recorder-2": {"malformed": 1}}
+
+
+def test_only_its_author_answers_for_a_batch_that_finds_no_room_or_whose_sequence_is_taken() -> (
+    None
+):
+    genesis = make_genesis(4)
+    limits = MempoolLimits(author_batches_max=1)
+    bench = Bench(genesis, "recorder-1", settings=CoreSettings(mempool=limits))
+    bench.start()
+    one, two = make_batch(genesis, "recorder-3", 1), make_batch(genesis, "recorder-3", 2)
+    twin = make_batch(genesis, "recorder-3", 1, [make_transaction(genesis, "recorder-3", 9)])
+    for peer in ("recorder-3", "recorder-4"):
+        for batch in (one, two, twin):
+            bench.step(BatchArrived(peer, batch))
+    assert bench.core.conduct.counts() == {
+        "recorder-3": {"batch_sequence_used_twice": 1, "batch_quota": 1}
+    }
+    assert bench.core.counters["batch_known"] == 1
