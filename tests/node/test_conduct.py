@@ -129,9 +129,7 @@ def test_what_the_shell_notes_is_told_with_the_next_step() -> None:
     assert bench.core.conduct.counts() == {"recorder-2": {"malformed": 1}}
 
 
-def test_only_its_author_answers_for_a_batch_that_finds_no_room_or_whose_sequence_is_taken() -> (
-    None
-):
+def test_only_its_author_answers_for_a_batch_without_room_or_with_a_taken_sequence() -> None:
     genesis = make_genesis(4)
     limits = MempoolLimits(author_batches_max=1)
     bench = Bench(genesis, "recorder-1", settings=CoreSettings(mempool=limits))
