@@ -47,6 +47,8 @@ def outcomes(reader: LedgerReader, ids: Sequence[bytes]) -> list[Outcome]:
         if height not in receipts:
             receipts[height] = receipts_of(reader, height)
         receipt = receipts[height][index]
+        if receipt.transaction != identity:
+            raise StateError(f"The index says that {identity.hex()} is where another ran.")
         found.append(Outcome(identity, height, index, receipt.code, receipt.operation))
     return found
 

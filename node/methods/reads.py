@@ -280,7 +280,10 @@ def _transaction(reader: Reader, identity: bytes) -> TransactionView:
         )
     height, index = position
     content = BlockContent(reader, height)
-    return content.view(index, content.transaction(index))
+    transaction = content.transaction(index)
+    if transaction.id != identity:
+        raise StateError(f"The index says that {identity.hex()} is where another ran.")
+    return content.view(index, transaction)
 
 
 def _record(reader: Reader, record: bytes) -> RecordView:

@@ -139,3 +139,10 @@ def test_who_speaks_with_a_key() -> None:
     assert party_of(overlay, ids, hospital) == InstitutionParty("hospital-0")
     assert party_of(overlay, ids, patient) == PersonParty(person_id(patient))
     assert party_of(overlay, ids, key_of("stranger").public) is None
+
+
+def test_a_stored_value_that_cannot_be_read_is_damage() -> None:
+    store = MemoryStore()
+    store.values[MEMBERS_KEY] = b"\xc1"
+    with pytest.raises(StateError, match="what is no Members under"):
+        members(store)

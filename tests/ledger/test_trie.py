@@ -199,3 +199,12 @@ def test_a_lost_branch_stops_loudly() -> None:
         prove_value(store, key)
     with pytest.raises(StateError, match="lost its branch"):
         update(store, {key: b"new"})
+
+
+@pytest.mark.parametrize("branch", [b"", b"\x00\x01\x00\x00", b"\x00\x00\x00\x01" + bytes(64)])
+def test_a_stored_branch_that_is_malformed_is_damage(branch: bytes) -> None:
+    store = MemoryStore()
+    store.nodes[b""] = branch
+    for use in (lambda: update(store, {b"key": b"value"}), lambda: prove_value(store, b"key")):
+        with pytest.raises(StateError, match="at  is malformed"):
+            use()

@@ -409,7 +409,7 @@ async def test_a_directory_that_cannot_be_written(as_a_guest: Path) -> None:
     as_a_guest.chmod(0o555)
     if os.geteuid() == 0:
         os.seteuid(65_534)
-    with pytest.raises(StorageError, match=r"Let the node's user write|may read and write there"):
+    with pytest.raises(StorageError, match=r"Let the node's user write|may read and write both"):
         await Database.open(as_a_guest / "db", ledger.chain_id)
     with pytest.raises(StorageError, match="cannot be made: Permission denied"):
         await Database.open(as_a_guest / "new", ledger.chain_id)
@@ -493,3 +493,27 @@ def _read_all(reader: SqliteReader, ledger: Ledger) -> None:
     for path in ledger.model.nodes:
         reader.node(path)
     (reader.promises(4), reader.pending_batches())
+
+
+async def test_a_disk_that_turns_read_only_stops_the_node_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    ledger = Ledger()
+    begin = ledger.begin()
+    async with opened(tmp_path / "db", ledger.chain_id) as database:
+        await database.write([begin])
+        # What SQLite says of a file system that was mounted anew because of its errors.
+        await database._run(lambda: database._writer.execute("PRAGMA query_only = ON"))
+        for _ in range(2):
+            with pytest.raises(StorageError, match=r"it cannot be written .* start the node again"):
+                await database.write([WriteBatch(ledger.batch())])
+        with reading(tmp_path / "db") as reader:
+            assert (reader.head_height(), reader.pending_batches()) == (0, ())
+    async with opened(tmp_path / "db", ledger.chain_id) as database:
+        await database.write([WriteBatch(ledger.batch())])
+
+
+async def test_a_directory_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "db").mkdir()
+    with pytest.raises(StorageError, match=r"it cannot be opened .* Check that it is a file"):
+        await Database.open(tmp_path / "db", bytes(32))
