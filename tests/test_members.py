@@ -97,7 +97,9 @@ def until(true: Callable[[], bool]) -> None:
 
     async def poll() -> None:
         async with asyncio.timeout(PATIENCE_S):
-            while not true():
+            for _ in count():
+                if true():
+                    return
                 await asyncio.sleep(POLL_S)
 
     asyncio.run(poll())
