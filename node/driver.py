@@ -342,6 +342,9 @@ class Driver:
         except (CodecError, IntakeError) as error:
             invalid = True
             self.core.conduct.note(peer, "answer_invalid", str(error))
+        except BatchError as error:
+            invalid = True
+            self.core.conduct.note(peer, "batch_invalid", str(error))
         finally:
             self._post(RequestEnded(peer, request, answered, invalid))
 

@@ -56,15 +56,17 @@ def check_raw_batch(raw: bytes, rules: Rules, known: Known | None = None) -> Che
 def check_batches_found(
     wanted: BatchesWanted, found: BatchesFound, rules: Rules, known: Known | None = None
 ) -> tuple[CheckedBatch, ...]:
-    """The batches of an answer. Raises IntakeError if one is bad or was not asked for."""
+    """The batches of an answer. Raises IntakeError if one cannot be read or was not asked for, and
+    BatchError if one is not good by the keys that we know: its author's may have changed meanwhile.
+    """
     if len(found.batches) > len(wanted.batches):
         raise IntakeError("more batches came than were asked for")
     try:
         if any(_identity(raw, rules) not in wanted.batches for raw in found.batches):
             raise IntakeError("a batch came that was not asked for")
-        return tuple(check_raw_batch(raw, rules, known) for raw in found.batches)
     except BatchError as error:
         raise IntakeError(str(error)) from error
+    return tuple(check_raw_batch(raw, rules, known) for raw in found.batches)
 
 
 def _identity(raw: bytes, rules: Rules) -> bytes:

@@ -38,7 +38,7 @@ from node.intake import IntakeError, Rules, check_submission
 from node.wire import BatchBody, Consensus, Message, Request, decode_gossip, decode_request
 from primitives.codec import CodecError, encode
 from primitives.keys import PrivateKey
-from simulations.answers import answer_events
+from simulations.answers import answer_events, reason_of
 from simulations.byzantine import Behaviour
 from simulations.dying import Died, Doom, moments_after, moments_before
 from simulations.faults import Moment
@@ -428,9 +428,9 @@ class Host:
                         if isinstance(event, BlocksArrived) and event.blocks:
                             self.tell("syncs", f"{len(event.blocks)} blocks of {peer}")
                     answered = True
-            except (CodecError, IntakeError) as error:
+            except (CodecError, IntakeError, BatchError) as error:
                 invalid = True
-                self.running.conduct.note(peer, "answer_invalid", str(error))
+                self.running.conduct.note(peer, reason_of(error), str(error))
             self._post(RequestEnded(peer, request, answered, invalid))
 
         self.world.network.ask(self, peer, encode(request), take)

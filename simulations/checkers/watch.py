@@ -214,7 +214,9 @@ class Watch:
         if report.event == "key_used_elsewhere":
             raise Violation(f"{id} takes its own votes for those of another process")
         blames = report.event == "peer_at_fault" and facts["reason"] not in TOLERATED
-        if blames and facts["peer"] not in self._liars:
+        # Where more lie than any class can bear, correct members follow forged claims.
+        sound = self._councils[max(self._councils)].is_sound(self._liars)
+        if blames and sound and facts["peer"] not in self._liars:
             why = f"{facts['reason']} {facts.get('detail', '')}".strip()
             raise Violation(f"{id} blames {facts['peer']}, which is correct: {why}")
 

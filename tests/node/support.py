@@ -399,7 +399,7 @@ class Net:
                 for event in self._events(parcel, request, raw):
                     self.step(asker, event)
                 answered = True
-            except IntakeError:
+            except (IntakeError, BatchError):
                 invalid = True
         self.step(asker, RequestEnded(parcel.to, request, answered, invalid))
 

@@ -7,6 +7,7 @@ import pytest
 from simulations import faults
 from simulations.campaign import Verdict, run_scenario
 from simulations.drawing import draw
+from simulations.profiles import BEYOND, MEMBERSHIP
 from simulations.scenario import Byzantine, Scenario, Shape
 
 
@@ -59,3 +60,13 @@ def test_a_ledger_of_little_patience_starts(cap_ms: int) -> None:
             skew_ms_max=0,
         )
     )
+
+
+def test_a_batch_under_a_key_that_was_replaced_is_no_fault_of_whoever_answers_with_it() -> None:
+    """A member that had not yet heard of its new key was blamed for its older batch."""
+    check(draw(117, MEMBERSHIP))
+
+
+def test_beyond_the_bounds_nobody_is_held_to_what_forged_claims_make_correct_members_do() -> None:
+    report = run_scenario(draw(83, BEYOND))
+    assert not report.verdict.failed, report.reason
