@@ -52,6 +52,7 @@ _COMMANDS: Mapping[str, _Entry] = {
     "testnet": _Entry("testnet", "testnet", "Make, start, watch and stop a trial network here."),
     "start": _Entry("node", "start", "Run this institution's node until it is told to stop."),
     "status": _Entry("node", "status", "Show what the running node knows of the ledger and peers."),
+    "peers": _Entry("node", "peers", "Show the other members as this node has met them."),
     "verify": _Entry("verify", "verify", "Hash the whole stored chain again and check it."),
     "repair": _Entry("repair", "repair", "Set a damaged database aside to fetch the ledger again."),
     "keys": _Entry("keys", "keys", "Make and show keys; make tokens for apps."),

@@ -20,8 +20,8 @@ from simulations.scenario import Scenario
 ROOT = Path(__file__).resolve().parents[1]
 ID = "ab" * 32
 COMMANDS = (
-    "testnet start status verify repair keys person record grant revoke share tx block proof "
-    "simulate"
+    "testnet start status peers verify repair keys person record grant revoke share tx block "
+    "member evidence proof simulate"
 ).split()
 
 
