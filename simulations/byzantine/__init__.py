@@ -16,6 +16,7 @@ from simulations.byzantine.conspiracy import Conspirator
 from simulations.byzantine.equivocation import DoubleVoter, Equivocator, Mute
 from simulations.byzantine.forging import Forger, Replayer, ViewForger
 from simulations.byzantine.noise import Garbler, Silent
+from simulations.byzantine.slander import Slanderer
 from simulations.byzantine.syncing import SyncLiar
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ LIES: dict[str, type[Behaviour]] = {
     "clock_cheat": ClockCheat,
     "mute": Mute,
     "silent": Silent,
+    "slanderer": Slanderer,
 }
 
 

@@ -56,6 +56,7 @@ LIES: dict[str, tuple[str, ...]] = {
     "clock_cheat": ("within the drift", "beyond the drift", "vote unread"),
     "mute": ("Commit kept", "ViewChange kept"),
     "silent": ("silence", "no answer"),
+    "slanderer": ("forged evidence", "harmless evidence"),
     "conspirator": ("starve", "one side", "rush"),
     "chameleon": ("silence", "batch left out"),
 }
