@@ -42,10 +42,10 @@ demo: .venv/.installed ## Run a consortium of eight daemons on real files (DATA=
 
 test: check ## Run all checks and tests; fails below 95 % branch coverage of the pure packages
 	@echo "Tests of the packages with pure code, on all cores, with coverage"
-	@$(RUN) -m pytest -n logical --maxprocesses 8 -m "not processes" $(PURE_TESTS) \
+	@$(RUN) -m pytest -n logical --maxprocesses 8 -m "not processes and not chaos" $(PURE_TESTS) \
 	  --cov --cov-report=term-missing:skip-covered
 	@echo "The other tests of one process, on all cores"
-	@$(RUN) -m pytest -n logical --maxprocesses 8 -m "not processes" $(PURE_TESTS:%=--ignore=%)
+	@$(RUN) -m pytest -n logical --maxprocesses 8 -m "not processes and not chaos" $(PURE_TESTS:%=--ignore=%)
 	@echo "Tests that start processes, one at a time"
 	@$(RUN) -m pytest -m processes
 
@@ -60,6 +60,7 @@ check: .venv/.installed ## Run ruff (style, errors) and mypy (strict types)
 	@$(RUN) -m mypy
 
 chaos: .venv/.installed ## Run real daemons under load while everything goes wrong: three seeds, about ten minutes
+	@$(RUN) -m pytest -m chaos
 	@$(RUN) -m simulations.chaos
 
 floods: .venv/.installed ## Flood a real daemon in every way a hostile member can: about four minutes

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--recorders", "2", "--auditors", "1", "--observers", "0", "--base-port", "21300")
 STOP_S = 100
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
 
 
 @contextmanager
