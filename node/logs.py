@@ -27,7 +27,7 @@ SENTENCES = {
     "batch_left_out": "A batch of this author was left out while later ones were taken; the view "
     "is being changed.",
 }
-"""What an operator should read next to an event's name."""
+"""What an operator should read next to the name of an event, or the reason of a fault."""
 
 
 class Output(io.TextIOBase):
@@ -81,7 +81,8 @@ def configure(level: LogLevel, form: LogFormat) -> None:
 
 
 def _explain(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    sentence = SENTENCES.get(str(event["event"]))
+    reason = event.get("reason") if event["event"] == "peer_at_fault" else None
+    sentence = SENTENCES.get(str(reason)) or SENTENCES.get(str(event["event"]))
     if sentence is not None:
         event["meaning"] = sentence
     return event

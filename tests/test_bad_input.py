@@ -7,6 +7,7 @@ test the network must commit a transaction.
 import asyncio
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -86,6 +87,10 @@ class Network:
         ports = free_ports(5)
         create(directory, Plan(4, 0, 0, ports, "per_class"))
         self.homes = [Home(directory / f"recorder-{n}") for n in range(1, 5)]
+        # The unlucky one misses many turns, and the tests want to see the next.
+        for copy in (directory / "genesis.toml", *(home.genesis_file for home in self.homes)):
+            text = re.sub(r"(bench_heights_m..) = \d+", r"\1 = 1", copy.read_text())
+            copy.write_text(text)
         self.tcp = f"127.0.0.1:{ports + 4}"
         text = self.homes[0].config_file.read_text()
         text = text.replace('# tcp = "127.0.0.1:8545"', f'tcp = "{self.tcp}"')
@@ -375,17 +380,21 @@ async def test_a_clock_that_is_hours_off(network: Network, unlucky: Home, hours:
     # A transaction that is valid for both clocks.
     tomorrow = time.time_ns() // 1_000_000 + 86_400_000
 
+    def differing(number: int) -> list[dict[str, Any]]:
+        faults = network.said(number, "peer_at_fault", sizes[number])
+        return [line for line in faults if line["reason"] == "clock_differs"]
+
     async def noticed(number: int) -> bool:
         (outcome,) = await network.submit([network.enrolment(tomorrow)])
         assert outcome["name"] == "OK"
-        return bool(network.said(number, "clock_differs", sizes[number]))
+        return bool(differing(number))
 
     for number in (0, UNLUCKY) if hours > 0 else (UNLUCKY,):
         await until(partial(noticed, number))
-        (line, *_) = network.said(number, "clock_differs", sizes[number])
+        (line, *_) = differing(number)
         assert "check this machine's clock (NTP)" in line["meaning"]
-        assert (line["proposer"] == "recorder-4") == (number == 0)
-        assert abs(line["skew_ms"]) > 10_000_000
+        assert (line["peer"] == "recorder-4") == (number == 0)
+        assert abs(int(line["detail"].split()[1])) > 10_000_000
     await until(lambda: _has(network, UNLUCKY))
 
 
