@@ -98,7 +98,7 @@ def until(true: Callable[[], bool]) -> None:
     async def poll() -> None:
         async with asyncio.timeout(PATIENCE_S):
             for _ in count():
-                if true():
+                if await asyncio.to_thread(true):
                     return
                 await asyncio.sleep(POLL_S)
 
