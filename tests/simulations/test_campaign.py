@@ -23,6 +23,7 @@ from simulations.campaign import (
 )
 from simulations.drawing import draw
 from simulations.host import Host
+from simulations.profiles import NETWORK
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,8 +75,8 @@ def test_processes_change_nothing_but_the_time() -> None:
 
 def test_the_story_is_told_to_who_asks() -> None:
     lines: list[str] = []
-    told = run_seed(7, show=lines.append)
-    assert told.digest == run_seed(7).digest
+    told = run_seed(7, NETWORK, lines.append)
+    assert told.digest == run_seed(7, NETWORK).digest
     words = [line.split() for line in lines]
     for step in ("proposes", "prepares", "commits", "decides", "applies"):
         assert any(line[2] == step and line[3:5] == ["height", "1"] for line in words)
