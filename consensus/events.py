@@ -54,6 +54,20 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True)
+class Connected:
+    """Messages can be exchanged with this peer from now on; what we said before, it may lack."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """Messages can no longer be exchanged with this peer."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Idle:
     """What waited to be ordered is gone, expired or refused: stop changing views for nothing."""
 
@@ -84,7 +98,19 @@ class Advanced:
     committee: Committee
 
 
-Event = Received | Proposed | Fetched | Pending | Suspect | Idle | Heard | Expired | Advanced
+Event = (
+    Received
+    | Proposed
+    | Fetched
+    | Pending
+    | Suspect
+    | Connected
+    | Disconnected
+    | Idle
+    | Heard
+    | Expired
+    | Advanced
+)
 
 # ---- effects -------------------------------------------------------------------------------------
 

@@ -122,14 +122,15 @@ class HeightState:
         return self.committee.primary(self.height, self.view) == self._identity.id
 
     @property
+    def _is_proposed(self) -> bool:
+        """Whether this view's primary has done its part, as far as we need it."""
+        voted = (self._promises.view(Phase.PREPARE), self._promises.view(Phase.COMMIT))
+        return self._proposal is not None or self.view in voted
+
+    @property
     def _is_followed(self) -> bool:
         """Whether a quorum is known to be in this view or above it, so that it may be timed."""
-        return (
-            self.view == 0
-            or self._proposal is not None
-            or self.view in (self._promises.view(Phase.PREPARE), self._promises.view(Phase.COMMIT))
-            or self._tally.view_followed >= self.view
-        )
+        return self.view == 0 or self._is_proposed or self._tally.view_followed >= self.view
 
     def _wake(self, now: int) -> None:
         """There is a reason to decide this height."""
@@ -320,6 +321,10 @@ class HeightState:
         followed = self._is_followed and self.view < VIEW_MAX
         if self._pacing.awake and not self._pacing.timed and followed:
             self._pacing.time_view(self.view, now)
+        # After a round of turns all views get their time: nobody runs through them at full speed.
+        needed = self.view < len(self.committee.roster) and not self._is_proposed
+        primary = self.committee.primary(self.height, self.view)
+        self._pacing.await_primary(primary if needed and not self._is_primary else None)
 
     def _propose(self, now: int) -> None:
         """OSDI'99 sections 4.2 and 4.4: the primary's fresh block, or the one it must repeat."""

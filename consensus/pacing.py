@@ -5,10 +5,17 @@ a view is timed only once a quorum follows it (the caller says when), and the ti
 view, so that views end up longer than the network is slow. The third, joining f + 1 others, needs
 no clock and is in tally.py. The base follows the median of measured commits instead of a constant,
 as hospitals of one city and of two continents need different patience.
+
+A primary that cannot be reached has less of it. Whoever waits for its proposal counts the view's
+time from when the link was lost, if that was earlier than the view's beginning: a link that has
+just broken may be back before long, and one that has been down for longer than this view lasts
+would not have been waited for, had it broken within the view. So a dead recorder costs a time-out
+once, and after that a round of messages (docs/ARCHITECTURE.md section 4, "Why it goes on").
 """
 
 from collections import deque
 
+from consensus.links import Links
 from consensus.settings import ConsensusSettings
 
 DOUBLINGS_MAX = 16
@@ -18,11 +25,13 @@ DOUBLINGS_MAX = 16
 class Pacing:
     """The clocks of one replica. All times are monotonic milliseconds given by the caller."""
 
-    def __init__(self, settings: ConsensusSettings) -> None:
+    def __init__(self, settings: ConsensusSettings, links: Links) -> None:
         self._settings = settings
+        self._links = links
         self._latencies: deque[int] = deque(maxlen=settings.latency_samples_max)
         self._timed_since: int | None = None
-        self._view_ends: int | None = None
+        self._view_ms = 0
+        self._awaited: str | None = None
         self._resend_at: int | None = None
 
     @property
@@ -43,7 +52,7 @@ class Pacing:
     @property
     def timed(self) -> bool:
         """Whether the current view's time is running."""
-        return self._view_ends is not None
+        return self._timed_since is not None
 
     @property
     def awake(self) -> bool:
@@ -55,13 +64,20 @@ class Pacing:
         """When the next clock rings; None while asleep."""
         if self._resend_at is None:
             return None
-        if self._view_ends is None:
-            return self._resend_at
-        return min(self._resend_at, self._view_ends)
+        ends = self._view_ends
+        return self._resend_at if ends is None else min(self._resend_at, ends)
+
+    @property
+    def _view_ends(self) -> int | None:
+        if self._timed_since is None:
+            return None
+        absent = None if self._awaited is None else self._links.absent_since(self._awaited)
+        since = self._timed_since if absent is None else min(self._timed_since, absent)
+        return since + self._view_ms
 
     def sleep(self) -> None:
         """Stop all clocks: a height without work begins, or this one is decided."""
-        self._timed_since = self._view_ends = self._resend_at = None
+        self._timed_since = self._awaited = self._resend_at = None
 
     def wake(self, now: int) -> None:
         """There is work at this height, and our latest messages are to be sent again at once."""
@@ -74,15 +90,22 @@ class Pacing:
     def time_view(self, view: int, now: int) -> None:
         """A quorum follows this view: its time runs from now."""
         self._timed_since = now
-        self._view_ends = now + self.view_timeout_ms(view)
+        self._view_ms = self.view_timeout_ms(view)
+
+    def await_primary(self, primary: str | None) -> None:
+        """The current view waits for this primary's proposal: while it cannot be reached, the view
+        has only what is left of its time since it was last here. None if it waits for nobody.
+        """
+        self._awaited = primary
 
     def leave_view(self) -> None:
         """A view ended without a decision; the next is not timed yet."""
-        self._timed_since = self._view_ends = None
+        self._timed_since = self._awaited = None
 
     def view_over(self, now: int) -> bool:
         """Whether the current view has had its time."""
-        return self._view_ends is not None and now >= self._view_ends
+        ends = self._view_ends
+        return ends is not None and now >= ends
 
     def view_over_since(self, now: int) -> int | None:
         """Since when the current view was timed, if it has had its time."""

@@ -79,6 +79,8 @@ from consensus.events import (
     Accuse,
     Advanced,
     Blame,
+    Connected,
+    Disconnected,
     Effect,
     Event,
     Expired,
@@ -95,6 +97,7 @@ from consensus.events import (
 )
 from consensus.height import HeightState
 from consensus.intake import Intake
+from consensus.links import Links
 from consensus.messages import Certificate, PrePrepare, Signed
 from consensus.pacing import Pacing
 from consensus.settings import ConsensusSettings
@@ -118,16 +121,19 @@ class Replica:
         head: BlockHeader,
         committee: Committee,
         promises: Sequence[Persist],
+        connected: Sequence[str],
         now: int,
     ) -> None:
-        """Start above `head`, bound by the `promises` recorded for that height, in their order.
+        """Start above `head`, bound by the `promises` recorded for that height, in their order; the
+        `connected` can be reached, and whoever cannot is absent from now on.
 
         Raises PromiseError if the promises are not of that height or contradict each other.
         """
         self._identity = Identity(chain_id, id, key)
         self._effects: list[Effect] = []
         self._intake = Intake(chain_id, id, committee, settings.resend_ms, self._effects, now)
-        self._pacing = Pacing(settings)
+        self._links = Links(connected, committee, now)
+        self._pacing = Pacing(settings, self._links)
         self._state = self._start_height(head, committee, promises)
         self._witnesses = deque([self._state.witness], maxlen=WITNESSES_MAX)
         self._state.restore(now)
@@ -196,6 +202,11 @@ class Replica:
                 self._state.take_pending(now)
             case Suspect():
                 self._state.suspect(now)
+            case Connected(peer):
+                self._links.connect(peer)
+                self._greet(peer)
+            case Disconnected(peer):
+                self._links.disconnect(peer, now)
             case Idle():
                 self._state.rest()
             case Heard(peer, height, signer, statement):
@@ -214,23 +225,29 @@ class Replica:
         self._effects.clear()
         return effects
 
-    def greet(self, peer: str) -> list[Effect]:
-        """What to send to a voter that has just (re)connected: our latest messages, as stored."""
-        if peer == self._identity.id or peer not in self._state.committee.by_id:
-            return []
-        return [Send(peer, signed) for signed in self._state.latest_messages()]
+    def _greet(self, peer: str) -> None:
+        """Send a voter that has just (re)connected our latest messages, as stored."""
+        if peer != self._identity.id and peer in self._state.committee.by_id:
+            self._effects += [Send(peer, signed) for signed in self._state.latest_messages()]
 
     def _start_height(
         self, head: BlockHeader, committee: Committee, recorded: Sequence[Persist]
     ) -> HeightState:
         return HeightState(
-            self._identity, head, committee, recorded, self._pacing, self._intake, self._effects
+            self._identity,
+            head,
+            committee,
+            recorded,
+            self._pacing,
+            self._intake,
+            self._effects,
         )
 
     def _advance(self, head: BlockHeader, committee: Committee, now: int) -> None:
         """A block above our head is applied, whether we decided it or it was synced."""
         if head.height < self._state.height:
             return
+        self._links.start_height(committee, now)
         self._state = self._start_height(head, committee, ())
         self._witnesses.append(self._state.witness)
         for signed in self._intake.start_height(committee, now):

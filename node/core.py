@@ -211,11 +211,12 @@ class Core:
             case PeerConnected(peer):
                 self._outbox.connect(peer)
                 self._spreading.greet(peer)
-                self._seat.greet(peer)
+                self._seat.connected(peer)
             case PeerDisconnected(peer):
                 self._outbox.disconnect(peer)
                 self._spreading.forget(peer)
                 self.sync.forget(peer)
+                self._seat.disconnected(peer)
             case BlocksArrived(peer, blocks, head_height):
                 self.sync.answered(peer, blocks, head_height)
                 self._apply_synced()

@@ -95,10 +95,13 @@ class Seat:
         if self._sees_censor:
             self.drive(consensus_events.Suspect())
 
-    def greet(self, peer: str) -> None:
-        """A member connected: say again what it may have missed."""
-        if self.replica is not None:
-            self._perform(self.replica.greet(peer), deque())
+    def connected(self, peer: str) -> None:
+        """A member can be reached."""
+        self.drive(consensus_events.Connected(peer))
+
+    def disconnected(self, peer: str) -> None:
+        """A member can no longer be reached."""
+        self.drive(consensus_events.Disconnected(peer))
 
     def pend(self) -> None:
         """Tell the replica that there is work, whenever there may be new work."""
@@ -222,6 +225,7 @@ class Seat:
             self._chain.head,
             self._chain.committee,
             self._chain.reader.promises(self._chain.next_height),
+            self._outbox.connected,
             self._outbox.now,
         )
 

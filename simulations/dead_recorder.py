@@ -1,18 +1,22 @@
-"""What one dead recorder costs: the same load on a healthy network and on one that lacks a recorder
-from the start, in virtual time, so that the figures are the same on every machine.
+"""What one dead recorder of four costs: the same load on a healthy network, on one that lacks a
+recorder from the start, and on one whose recorder dies on the way, in virtual time, so that the
+figures are the same on every machine.
 
-    .venv/bin/python -m simulations.dead_recorder [--json] [--blocks 200] [--interval-ms 500]
+    .venv/bin/python -m simulations.dead_recorder [--json] [--blocks 200] [--interval-ms 500 ...]
 
 Clients of the nodes that live submit one transaction every `interval_ms`, each to the next node,
-whatever has become of the earlier ones; latency is from there to the receipt at that node. Each
-turn that the dead recorder lets pass costs a time-out, and benching (docs/ARCHITECTURE.md section
-3) lets it have few: three in 200 blocks, of 2 s before the voters have measured anything, then of
-`view_timeout_ms_min`. What is submitted meanwhile waits; at this load that is less than one in
-twenty. The faster blocks follow each other, the larger that share, and above some two blocks and a
-half per second the 95th percentile shows the time-outs themselves.
+whatever has become of the earlier ones; latency is from there to the receipt at that node.
 
-Exit code 0 if throughput and the 95th percentile of latency stay within 1.3 times the healthy
-run's, else 1.
+A recorder that has been gone for as long as a view lasts costs a round of messages for each of its
+turns, and benching (docs/ARCHITECTURE.md section 3) lets it have few: three in 200 blocks. One that
+dies costs a time-out at its first turn, `view_timeout_ms_min` once commits have been measured, and
+another only if the turn after that comes before its death is noticed. What is submitted during a
+time-out waits, which the maximum shows. How much of it the 95th percentile shows depends on how
+many transactions there are besides: half a second is a twentieth of ten seconds. Hence only the
+network that lacks a recorder from the start is held to the bound.
+
+Exit code 0 if there, at every load, throughput and the 95th percentile of latency stay within 1.3
+times the healthy run's, else 1.
 """
 
 import argparse
@@ -21,6 +25,7 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -49,6 +54,12 @@ CITY = Weather(
 )
 """Some hundred kilometres, and queues on the way."""
 DISK_MS_MAX = 4
+INTERVALS_MS = (500, 300, 100, 50)
+"""Up to the load at which blocks follow each other without a pause."""
+Fate = Literal["healthy", "dead", "dies"]
+"""All live; one never starts; one dies after a quarter of the blocks."""
+LAME: tuple[Fate, ...] = ("dead", "dies")
+FATES: tuple[Fate, ...] = ("healthy", *LAME)
 LABELS = Labels("laboratory", "normal", "CN-GD", "ward-1", "original")
 
 
@@ -56,7 +67,7 @@ LABELS = Labels("laboratory", "normal", "CN-GD", "ward-1", "original")
 class Measured:
     """One run. Throughput is in transactions per second, latencies are in ms, all virtual."""
 
-    dead: str | None
+    fate: Fate
     blocks: int
     transactions: int
     seconds: float
@@ -94,9 +105,9 @@ class Clients:
 
 
 class Experiment:
-    """A network of which one recorder may never start."""
+    """A network with the fate of one of its recorders."""
 
-    def __init__(self, auditors: int, dead: str | None, interval_ms: int) -> None:
+    def __init__(self, auditors: int, fate: Fate, interval_ms: int) -> None:
         self.scenario = _scenario(auditors)
         consortium = found(self.scenario)
         self._keys = consortium.keys
@@ -111,17 +122,24 @@ class Experiment:
             self._genesis, self.schedule, network, self.clients, trace, Checks(), DISK_MS_MAX
         )
         self.hosts: list[Host] = []
+        """Those that live to the end."""
+        self._lost: Host | None = None
         for id, key in self._keys.items():
             host = Host(id, id, key, world, random.Random(f"dead recorder {id}"), None)
             network.join(host)
-            if id != dead:
+            if fate == "healthy" or id != DEAD:
                 self.hosts.append(host)
-        self._dead = dead
+            elif fate == "dies":
+                self._lost = host
+        self._fate: Fate = fate
 
     def run(self, blocks: int) -> Measured:
-        """Run until all nodes have so many more blocks than after the warm-up."""
+        """Run until all nodes that live have so many blocks."""
         for host in self.hosts:
             self.schedule.at(0, host.start)
+        if self._lost is not None:
+            self.schedule.at(0, self._lost.start)
+            self.schedule.at(WARM_UP_MS + self._interval_ms * blocks // 4, self._lost.stop)
         self.schedule.at(WARM_UP_MS, self._submit)
         reached = lambda: min(h.running.head.height for h in self.hosts) >= blocks  # noqa: E731
         self.schedule.run(WARM_UP_MS + 100 * blocks * self._interval_ms, reached)
@@ -129,7 +147,7 @@ class Experiment:
         seconds = (self.schedule.now - WARM_UP_MS) / 1_000
         changes = max(host.running.counters["view_changes"] for host in self.hosts)
         return Measured(
-            dead=self._dead,
+            fate=self._fate,
             blocks=min(host.running.head.height for host in self.hosts),
             transactions=len(latencies),
             seconds=round(seconds, 3),
@@ -179,63 +197,64 @@ def _scenario(auditors: int) -> Scenario:
     )
 
 
-def compare(auditors: int, blocks: int, interval_ms: int) -> tuple[Measured, Measured]:
-    """The healthy run and the one with a dead recorder."""
+def measure(auditors: int, blocks: int, interval_ms: int) -> dict[Fate, Measured]:
+    """The runs of one load, by the recorder's fate."""
     with each_signature_once():
-        healthy = Experiment(auditors, None, interval_ms).run(blocks)
-        lame = Experiment(auditors, DEAD, interval_ms).run(blocks)
-    return healthy, lame
+        return {fate: Experiment(auditors, fate, interval_ms).run(blocks) for fate in FATES}
 
 
 def ratios(healthy: Measured, lame: Measured) -> dict[str, float]:
-    """How many times worse the run with the dead recorder is."""
+    """How many times worse the run that lacks a recorder is."""
     return {
         "throughput": round(healthy.throughput / lame.throughput, 3),
         "latency_ms_p95": round(lame.latency_ms_p95 / max(healthy.latency_ms_p95, 1), 3),
     }
 
 
+def _show(document: Sequence[dict[str, Any]], blocks: int) -> None:
+    table = Table(title=f"{blocks} blocks; 95th percentile in ms, and times worse than healthy")
+    heads = ("voters", "tx/s", "healthy", "one dead", "tx/s", "one dies", "tx/s", "max")
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for load in document:
+        runs: dict[Fate, Measured] = load["runs"]
+        healthy = runs["healthy"]
+        row = [f"{load['recorders']}+{load['auditors']}", f"{healthy.throughput:.1f}"]
+        row.append(str(healthy.latency_ms_p95))
+        for fate in LAME:
+            worse = load["ratios"][fate]["latency_ms_p95"]
+            row.append(f"{runs[fate].latency_ms_p95} ({worse:.2f})")
+            row.append(f"{runs[fate].throughput:.1f}")
+        table.add_row(*row, str(runs["dies"].latency_ms_max))
+    Console().print(table)
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="What one dead recorder of four costs.")
     parser.add_argument("--blocks", type=int, default=200)
-    parser.add_argument("--interval-ms", type=int, default=500)
+    parser.add_argument("--interval-ms", type=int, nargs="+", default=INTERVALS_MS)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    table = Table(title=f"{options.blocks} blocks, a transaction every {options.interval_ms} ms")
-    heads = ("network", "tx/s", "p50 ms", "p95 ms", "max ms", "view changes")
-    for head in heads:
-        table.add_column(head, justify="left" if head == "network" else "right")
-    document = []
-    within = True
-    for auditors in (1, 4):
-        healthy, lame = compare(auditors, options.blocks, options.interval_ms)
-        found_ratios = ratios(healthy, lame)
-        within = within and max(found_ratios.values()) <= RATIO_MAX
-        document.append(
-            {
-                "recorders": 4,
-                "auditors": auditors,
-                "healthy": asdict(healthy),
-                "dead": asdict(lame),
-                "ratios": found_ratios,
-            }
-        )
-        for name, one in (("healthy", healthy), ("one dead", lame)):
-            figures = (
-                f"{one.throughput:.2f}",
-                str(one.latency_ms_p50),
-                str(one.latency_ms_p95),
-                str(one.latency_ms_max),
-                str(one.view_changes),
-            )
-            table.add_row(f"4 recorders, {auditors} auditors, {name}", *figures)
-        ratio = (f"{found_ratios['throughput']:.2f}", "", f"{found_ratios['latency_ms_p95']:.2f}")
-        table.add_row("  times worse", *ratio, "", "", end_section=True)
+    loads = [(auditors, each) for auditors in (1, 4) for each in options.interval_ms]
+    document: list[dict[str, Any]] = [
+        {
+            "recorders": 4,
+            "auditors": auditors,
+            "interval_ms": interval_ms,
+            "runs": measure(auditors, options.blocks, interval_ms),
+        }
+        for auditors, interval_ms in loads
+    ]
+    for load in document:
+        healthy = load["runs"]["healthy"]
+        load["ratios"] = {fate: ratios(healthy, load["runs"][fate]) for fate in LAME}
+    within = all(max(load["ratios"]["dead"].values()) <= RATIO_MAX for load in document)
     if options.json:
-        print(json.dumps({"ratio_max": RATIO_MAX, "within": within, "runs": document}, indent=2))
+        whole = {"ratio_max": RATIO_MAX, "within": within, "loads": document}
+        print(json.dumps(whole, indent=2, default=asdict))
     else:
-        Console().print(table)
+        _show(document, options.blocks)
     return 0 if within else 1
 
 

@@ -84,6 +84,8 @@ class Network:
         self._by_id: dict[str, list[Endpoint]] = {}
         self._sessions: dict[tuple[str, str], None] = {}
         self._dialling: dict[tuple[str, str], None] = {}
+        self._told: dict[tuple[str, str], None] = {}
+        """By endpoint and member: who has been told last that the other can be reached."""
         self._latest: dict[tuple[str, str], int] = {}
 
     def join(self, endpoint: Endpoint) -> None:
@@ -105,6 +107,8 @@ class Network:
             other = self._endpoints[pair[0] if pair[1] == endpoint.name else pair[1]]
             del self._sessions[pair]
             self._tell_gone(other, endpoint)
+        for told in [told for told in self._told if told[0] == endpoint.name]:
+            del self._told[told]
 
     def mend(self) -> None:
         """All links work again, as fast as the weather allows."""
@@ -162,7 +166,9 @@ class Network:
         life = endpoint.life
 
         def tell() -> None:
-            if endpoint.life == life and endpoint.up and not self._reaches(endpoint, peer.id):
+            known = endpoint.life == life and (endpoint.name, peer.id) in self._told
+            if known and not self._reaches(endpoint, peer.id):
+                del self._told[endpoint.name, peer.id]
                 endpoint.disconnected(peer.id)
 
         self._schedule.after(self._chance.randint(0, DETECT_MS_MAX), tell)
@@ -184,8 +190,17 @@ class Network:
             return
         self._sessions[pair] = None
         self._trace.note(self._schedule.now, pair[0], "connected", pair[1])
-        one.connected(other.id)
-        other.connected(one.id)
+        self._tell_here(one, other)
+        self._tell_here(other, one)
+
+    def _tell_here(self, endpoint: Endpoint, peer: Endpoint) -> None:
+        """As the transport does: whoever has not noticed that the last connection is dead is told
+        before it hears of a new one.
+        """
+        if (endpoint.name, peer.id) in self._told:
+            endpoint.disconnected(peer.id)
+        self._told[endpoint.name, peer.id] = None
+        endpoint.connected(peer.id)
 
     def _reaches(self, endpoint: Endpoint, id: str) -> bool:
         return any(self._has_session(endpoint, other) for other in self._by_id[id])

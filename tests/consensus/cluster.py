@@ -4,13 +4,15 @@ and f Byzantine voters may do, with the promises of every honest voter checked o
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from consensus.committee import Committee, faulty_max
 from consensus.events import (
     Broadcast,
+    Connected,
+    Disconnected,
     Effect,
     Event,
     Expired,
@@ -36,6 +38,9 @@ from tests.consensus.node import Node
 SETTINGS = ConsensusSettings(
     view_timeout_ms_min=100, view_timeout_ms_initial=200, view_timeout_ms_max=3_000, resend_ms=150
 )
+
+NOTICE_MS_MAX = 400
+"""The longest that a node does not notice that it can, or cannot, reach another."""
 
 
 @dataclass
@@ -66,20 +71,31 @@ class Cluster:
         self._said: dict[tuple[str, Phase, int, int], object] = {}
         self._durable: dict[tuple[str, bytes], None] = {}
         self._decided: dict[int, bytes] = {}
-        self.nodes = [Node(self, voter.id, committee, SETTINGS) for voter in committee.voters]
+        self._told: dict[tuple[int, str], None] = {}
+        """By node and peer: who has been told last that the other can be reached."""
+        self.nodes: list[Node] = []
+        self._add([voter.id for voter in committee.voters], "")
         if twins:
-            for name in byzantine:
-                twin = Node(self, name, committee, SETTINGS)
-                twin.label = f"{name}'"
-                self.nodes.append(twin)
+            self._add(byzantine, "'")
+        self.notice_links()
         self.hooks: dict[str, Callable[[Signed], None]] = {}
         self.crash_before_effect = 0.0
+
+    def _add(self, names: Sequence[str], mark: str) -> None:
+        for name in names:
+            node = Node(self, name, self.committee, SETTINGS)
+            node.label = name + mark
+            self._meet(node)
+            self.nodes.append(node)
 
     @property
     def honest(self) -> list[Node]:
         return [node for node in self.nodes if node.id not in self.byzantine]
 
     # ---- the world of the nodes --------------------------------------------------------------
+
+    def connected(self, node: Node) -> list[str]:
+        return [voter.id for voter in self.committee.voters if self._reaches(node, voter.id)]
 
     def send(self, node: Node, to: str, signed: Signed) -> None:
         for receiver in self.nodes:
@@ -197,13 +213,48 @@ class Cluster:
             node.step(event)
         except Crash:
             node.crash()
+            self.notice_links()
             self.later(self.random.randint(10, 1_500), lambda: self.restart(node))
         self.set_alarm(node)
 
     def restart(self, node: Node) -> None:
         if not node.up:
             node.start()
+            self._meet(node)
             self.set_alarm(node)
+            self.notice_links()
+
+    # ---- links -------------------------------------------------------------------------------
+
+    def notice_links(self) -> None:
+        """Whoever can or cannot reach whom now, notices within a while, each on its own."""
+        for node in self.nodes:
+            for voter in self.committee.voters:
+                if voter.id != node.id:
+                    delay = self.random.randint(1, NOTICE_MS_MAX)
+                    self.later(delay, partial(self._notice, node, voter.id))
+
+    def _notice(self, node: Node, peer: str) -> None:
+        reaches, told = self._reaches(node, peer), (id(node), peer) in self._told
+        if node.up and reaches != told:
+            if reaches:
+                self._told[id(node), peer] = None
+            else:
+                del self._told[id(node), peer]
+            self.step(node, Connected(peer) if reaches else Disconnected(peer))
+
+    def _meet(self, node: Node) -> None:
+        for voter in self.committee.voters:
+            self._told.pop((id(node), voter.id), None)
+        self._told.update({(id(node), peer): None for peer in self.connected(node)})
+
+    def _reaches(self, node: Node, peer: str) -> bool:
+        cut = self.weather.cut
+        return any(
+            other.up and (other.label in cut) == (node.label in cut)
+            for other in self.nodes
+            if other.id == peer and other is not node
+        )
 
     def set_alarm(self, node: Node) -> None:
         deadline = None if node.replica is None else node.replica.deadline
@@ -247,6 +298,7 @@ class Cluster:
             node.clock_off = False
         for node in self.nodes:
             self.restart(node)
+        self.notice_links()
 
     # ---- what must hold ----------------------------------------------------------------------
 

@@ -39,6 +39,9 @@ class World(Protocol):
 
     now: int
 
+    def connected(self, node: "Node") -> list[str]:
+        """Whom a node that starts can reach."""
+
     def send(self, node: "Node", to: str, signed: Signed) -> None:
         """A message leaves the node."""
 
@@ -99,6 +102,7 @@ class Node:
             self.head,
             self.committee,
             self.promises,
+            self.world.connected(self),
             self.world.now,
         )
 

@@ -11,7 +11,9 @@ expectations anew; read the difference before you keep it. Commands:
                                                  new=0 only those that are under way now
     lose [to=NODES] [from=NODES] [phase=NAMES]   drop such messages that are under way
     pass MILLISECONDS                            time passes; alarms ring in their order
-    crash NODE | restart NODE | connect NODE PEER
+    crash NODE | restart NODE
+    connect NODES PEERS | disconnect NODES PEERS their links; at first, and after a restart, all are
+                                                 connected
     say NODE KIND to=NODES height=H view=V [block=NAME] [prepared=NAMES]
                                                  a voter lies: KIND is prepare, commit,
                                                  view-change or pre-prepare; `prepared` names
@@ -31,7 +33,9 @@ from consensus.events import (
     Accuse,
     Blame,
     Broadcast,
+    Connected,
     Decide,
+    Disconnected,
     Effect,
     Event,
     Expired,
@@ -86,6 +90,9 @@ class Network:
         }
 
     # ---- the world of the nodes --------------------------------------------------------------
+
+    def connected(self, node: Node) -> list[str]:
+        return [voter.id for voter in self.committee.voters if voter.id != node.id]
 
     def send(self, node: Node, to: str, signed: Signed) -> None:
         self.under_way.append((node.id, to, signed))
@@ -212,9 +219,11 @@ class Network:
                 self.nodes[plain[0]].crash()
             case "restart":
                 self.nodes[plain[0]].start()
-            case "connect":
-                node = self.nodes[plain[0]]
-                node.perform([] if node.replica is None else node.replica.greet(plain[1]))
+            case "connect" | "disconnect":
+                event = Connected if words[0] == "connect" else Disconnected
+                for node in self.pick(plain[0]):
+                    for peer in self.pick(plain[1]):
+                        self.step(node, event(peer.id))
             case "say":
                 self.say(plain[0], plain[1], named)
             case "suspect":

@@ -124,6 +124,7 @@ class Stage:
         settings: ConsensusSettings | None = None,
         promises: Sequence[Persist] = (),
         head: BlockHeader | None = None,
+        absent: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.committee = committee or make_committee(4)
@@ -141,6 +142,7 @@ class Stage:
             self.head,
             self.committee,
             promises,
+            [voter.id for voter in self.committee.voters if voter.id not in absent],
             self.now,
         )
 

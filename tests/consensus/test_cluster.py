@@ -79,6 +79,7 @@ def storm(cluster: Cluster, source: random.Random) -> None:
     cluster.crash_before_effect = source.choice((0.0, 0.002, 0.02))
     for node in cluster.honest:
         node.clock_off = source.random() < 0.1
+    cluster.notice_links()
     cluster.later(source.randint(200, 1_500), lambda: storm(cluster, source))
 
 

@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consensus.links import Links
 from consensus.pacing import Pacing
 from consensus.settings import ConsensusSettings
+from tests.consensus.support import make_committee
 
 SETTINGS = ConsensusSettings(
     view_timeout_ms_min=100,
@@ -15,6 +17,10 @@ SETTINGS = ConsensusSettings(
     latency_samples_max=5,
     resend_ms=50,
 )
+
+
+def make_pacing(settings: ConsensusSettings, links: Links | None = None) -> Pacing:
+    return Pacing(settings, links or Links(("r0", "r1"), make_committee(2), 0))
 
 
 def commit(pacing: Pacing, latency_ms: int) -> None:
@@ -27,7 +33,7 @@ def clocks(pacing: Pacing) -> tuple[bool, bool, int | None]:
 
 
 def test_time_doubles_with_each_view_up_to_the_cap() -> None:
-    pacing = Pacing(SETTINGS)
+    pacing = make_pacing(SETTINGS)
     found = [pacing.view_timeout_ms(view) for view in (0, 1, 2, 3, 4, 5, 1_000, 2**32 - 1)]
     assert found == [400, 800, 1_600, 3_200, 5_000, 5_000, 5_000, 5_000]
 
@@ -36,13 +42,13 @@ def test_time_doubles_with_each_view_up_to_the_cap() -> None:
 def test_the_base_is_a_multiple_of_what_commits_took_within_bounds(
     latency_ms: int, base_ms: int
 ) -> None:
-    pacing = Pacing(SETTINGS)
+    pacing = make_pacing(SETTINGS)
     commit(pacing, latency_ms)
     assert pacing.base_ms == base_ms
 
 
 def test_a_slow_minority_does_not_stretch_the_base() -> None:
-    pacing = Pacing(SETTINGS)
+    pacing = make_pacing(SETTINGS)
     for latency_ms in (30, 4_000, 30, 4_000, 30):
         commit(pacing, latency_ms)
     assert pacing.base_ms == 300
@@ -52,7 +58,7 @@ def test_a_slow_minority_does_not_stretch_the_base() -> None:
 
 
 def test_a_decision_of_another_view_teaches_nothing() -> None:
-    pacing = Pacing(SETTINGS)
+    pacing = make_pacing(SETTINGS)
     pacing.time_view(1, 1_000)
     pacing.decided(1_030, in_time=False)
     pacing.decided(1_030, in_time=True)
@@ -60,7 +66,7 @@ def test_a_decision_of_another_view_teaches_nothing() -> None:
 
 
 def test_clocks_run_only_while_awake() -> None:
-    pacing = Pacing(SETTINGS)
+    pacing = make_pacing(SETTINGS)
     assert clocks(pacing) == (False, False, None)
     pacing.postpone_resend(1_000)
     assert clocks(pacing) == (True, False, 1_050)
@@ -81,9 +87,33 @@ def test_clocks_run_only_while_awake() -> None:
     assert not pacing.view_over(10**9)
 
 
+@pytest.mark.parametrize(("lost_at", "ends"), [(900, 1_300), (500, 900), (1_100, 1_400)])
+def test_a_view_that_awaits_an_absent_primary_has_what_is_left_of_its_time(
+    lost_at: int, ends: int
+) -> None:
+    links = Links(("r0", "r1"), make_committee(2), 0)
+    pacing = make_pacing(SETTINGS, links)
+    pacing.postpone_resend(10_000)
+    pacing.time_view(0, 1_000)
+    links.disconnect("r1", lost_at)
+    assert pacing.deadline == 1_400, "it is not awaited"
+    pacing.await_primary("r1")
+    assert pacing.deadline == ends
+    assert pacing.view_over_since(ends) == 1_000
+    pacing.await_primary("r0")
+    assert pacing.deadline == 1_400, "the other is here"
+    pacing.await_primary("r1")
+    links.connect("r1")
+    assert pacing.deadline == 1_400
+    links.disconnect("r1", lost_at)
+    pacing.leave_view()
+    pacing.time_view(1, 2_000)
+    assert pacing.deadline == 2_800, "nobody is awaited in a new view until that is said"
+
+
 @given(st.lists(st.integers(0, 10**6), max_size=40), st.integers(0, 2**32 - 1))
 def test_patience_stays_in_its_bounds(latencies: list[int], view: int) -> None:
-    pacing = Pacing(SETTINGS)
+    pacing = make_pacing(SETTINGS)
     for latency in latencies:
         commit(pacing, latency)
     assert 100 <= pacing.base_ms <= pacing.view_timeout_ms(view) <= 5_000
@@ -105,7 +135,7 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
 @pytest.mark.parametrize(("least", "most", "base"), [(3_000, 9_000, 3_000), (10, 500, 500)])
 def test_the_first_patience_is_within_the_bounds(least: int, most: int, base: int) -> None:
     settings = ConsensusSettings(view_timeout_ms_min=least, view_timeout_ms_max=most)
-    assert Pacing(settings).base_ms == base
+    assert make_pacing(settings).base_ms == base
 
 
 def test_the_defaults_make_sense() -> None:

@@ -8,6 +8,7 @@ from consensus.events import (
     Accuse,
     Advanced,
     Broadcast,
+    Connected,
     Decide,
     Expired,
     Fetch,
@@ -236,7 +237,7 @@ def test_idle_means_silent() -> None:
     stage = Stage("r0")
     assert (stage.replica.deadline, stage.replica.has_work) == (None, False)
     assert stage.step(Expired()) == []
-    assert stage.replica.greet("r1") == []
+    assert stage.step(Connected("r1")) == []
     assert stage.replica.counters == {}
 
 
@@ -340,7 +341,7 @@ def test_latest_messages_are_sent_again_as_the_stored_bytes() -> None:
     stage.hear_all(["r1", "r2"], PREPARE)
     latest = [effect.signed for effect in stage.recorded]
     assert stage.wait(resend_ms) == [Broadcast(signed) for signed in latest]
-    assert stage.replica.greet("r3") == [Send("r3", signed) for signed in latest]
+    assert stage.step(Connected("r3")) == [Send("r3", signed) for signed in latest]
 
 
 def test_a_primary_repeats_its_proposal() -> None:
@@ -363,7 +364,7 @@ def test_after_a_view_change_only_what_still_matters_is_repeated() -> None:
 def test_only_other_voters_are_greeted(peer: str) -> None:
     stage = Stage("r0")
     stage.accept(BLOCK)
-    assert stage.replica.greet(peer) == []
+    assert stage.step(Connected(peer)) == []
 
 
 def test_patience_follows_measured_commits() -> None:
@@ -520,11 +521,11 @@ def test_advancing_jumps_and_never_goes_back() -> None:
     assert stage.advance(BLOCK, NEXT, third) == []
     assert (stage.replica.height, stage.replica.view) == (4, 0)
     stage.accept(make_block(third.header, "r0"))
-    promised = stage.replica.greet("r1")
+    promised = stage.step(Connected("r1"))
     for again in (BLOCK, third):
         assert stage.step(Advanced(again.header, COMMITTEE)) == []
         assert stage.replica.height == 4
-        assert stage.replica.greet("r1") == promised, "nothing promised is forgotten"
+        assert stage.step(Connected("r1")) == promised, "nothing promised is forgotten"
 
 
 def test_a_synced_height_ends_the_clocks_of_the_old_one() -> None:
@@ -532,7 +533,7 @@ def test_a_synced_height_ends_the_clocks_of_the_old_one() -> None:
     stage.accept(BLOCK)
     stage.advance(OTHER)
     assert (stage.replica.deadline, stage.replica.has_work) == (None, False)
-    assert stage.replica.greet("r1") == []
+    assert stage.step(Connected("r1")) == []
 
 
 def rotated(name: str) -> Committee:

@@ -7,6 +7,7 @@ import pytest
 from consensus.committee import Committee
 from consensus.events import (
     Broadcast,
+    Connected,
     Decide,
     Fetch,
     Fetched,
@@ -65,8 +66,8 @@ def test_the_stored_bytes_are_sent_again_at_once(before: Callable[[], Stage]) ->
     assert restarted.replica.deadline == restarted.now
     assert restarted.replica.view == stage.replica.view
     assert restarted.replica.has_work
-    expected = [effect.signed for effect in stage.replica.greet("r2") if isinstance(effect, Send)]
-    assert restarted.replica.greet("r2") == [Send("r2", signed) for signed in expected]
+    expected = [effect.signed for effect in stage.step(Connected("r2")) if isinstance(effect, Send)]
+    assert restarted.step(Connected("r2")) == [Send("r2", signed) for signed in expected]
     assert restarted.wait(0) == [Broadcast(signed) for signed in expected]
     stored = {effect.signed.signature for effect in stage.recorded}
     assert all(signed.signature in stored for signed in expected)

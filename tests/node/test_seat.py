@@ -1,5 +1,7 @@
 """Our seat: what is durable with a promise, what is work, whom a censor must fear."""
 
+from functools import partial
+
 import pytest
 
 from consensus.events import Persist
@@ -10,6 +12,7 @@ from node.events import (
     GossipArrived,
     MessageArrived,
     PeerConnected,
+    PeerDisconnected,
     SendMessage,
     Submitted,
 )
@@ -18,11 +21,14 @@ from node.judging import EXECUTED_MAX
 from node.wire import BatchBody, BlockFound, BlockWanted, Consensus, Head, HeadAnnounced
 from tests.node.support import (
     Bench,
+    Net,
+    executed,
     key_of,
     make_batch,
     make_genesis,
     make_transaction,
     rules_of,
+    view_changes,
 )
 
 GENESIS = make_genesis(4)
@@ -124,6 +130,45 @@ def test_a_view_is_left_without_a_batch_to_share() -> None:
     bench.expire(bench.now + 3_000)
     assert bench.core.counters["view_changes"] == 1
     assert not any(isinstance(m, BatchBody) for _, m in bench.sent())
+
+
+@pytest.mark.parametrize("absent_ms", [0, 1_500, 2_000, 3_600_000])
+def test_a_view_has_what_is_left_since_its_primary_was_here(absent_ms: int) -> None:
+    bench = make("recorder-1")
+    bench.step(PeerDisconnected("recorder-2"))
+    bench.expire(bench.now + absent_ms)
+    assert bench.core.view == 0, "without work nobody leaves a view"
+    bench.step(BatchArrived("recorder-3", make_batch(GENESIS, "recorder-3", 1)))
+    left_ms = max(0, 2_000 - absent_ms)
+    if left_ms:
+        bench.expire(bench.now + left_ms - 1)
+        assert bench.core.view == 0
+    bench.expire(bench.now + min(left_ms, 1))
+    assert bench.core.view == 1
+    bench.expire(bench.now + 20_000)
+    assert bench.core.view == 1, "nobody follows"
+
+
+def test_who_is_here_when_we_take_our_seat_is_not_absent() -> None:
+    bench = make("recorder-1")
+    bench.expire(bench.now + 10_000)
+    bench.core._seat._take()
+    bench.step(BatchArrived("recorder-3", make_batch(GENESIS, "recorder-3", 1)))
+    bench.expire(bench.now + 1_999)
+    assert bench.core.view == 0
+
+
+def test_a_dead_primary_costs_a_round_of_messages_once_it_is_known_to_be_dead() -> None:
+    net = Net(make_genesis(4, bench_heights_min=1, bench_heights_max=1))
+    net.stop("recorder-2")
+    net.run(2_000)
+    for number in range(12):
+        before = net.now
+        sent = net.submit("recorder-3", number)
+        net.run(1_000, partial(executed, net, sent))
+        assert executed(net, sent)
+        assert net.now - before <= net.genesis.batch_delay_ms, "messages take no time here"
+    assert view_changes(net) >= 9, "its turn came, again and again"
 
 
 def test_a_peer_that_connects_hears_our_latest_messages_again() -> None:

@@ -123,6 +123,50 @@ def test_what_was_under_way_to_a_process_dies_with_it() -> None:
     assert b.said_by("a") == []
 
 
+def links_of(peer: Peer) -> list[tuple[str, object]]:
+    """What a peer was told of its links."""
+    return [(str(what), who) for _, what, who in peer.heard if what.endswith("connected")]
+
+
+def test_a_process_that_dies_and_returns_unnoticed_is_told_gone_before_it_is_told_here() -> None:
+    told = []
+    for down_ms in range(0, DETECT_MS_MAX, 50):
+        world = World()
+        a, b = world.peers["a"], world.peers["b"]
+        b.up = False
+        world.network.stopped(b)
+        world.wait(down_ms)
+        b.up, b.life = True, 2
+        b.heard.clear()
+        world.network.started(b)
+        world.wait(2 * DETECT_MS_MAX)
+        assert [what for what, who in links_of(a) if who == "b"] == [
+            "connected",
+            "disconnected",
+            "connected",
+        ]
+        assert ("connected", "a") in links_of(b)
+        assert ("disconnected", "a") not in links_of(b), "it is a new process"
+        told += [a.heard[-2][0] == a.heard[-1][0]]
+    assert True in told, "sometimes nothing but the new connection shows that the old one is dead"
+    assert False in told
+
+
+def test_links_that_break_again_and_again_are_told_in_turn() -> None:
+    world = World()
+    cut = Cut(("a",), ("b",))
+    for number in range(40):
+        world.network.cut(cut)
+        world.wait(100 * (number % 20))
+        world.network.join_again(cut)
+        world.wait(100 * (number % 7))
+    world.wait(3 * DETECT_MS_MAX)
+    for one, other in ("ab", "ba"):
+        told = [what for what, who in links_of(world.peers[one]) if who == other]
+        assert len(told) > 5
+        assert told == ["connected", "disconnected"] * (len(told) // 2) + ["connected"]
+
+
 def test_a_muted_member_is_not_heard_and_a_slow_one_later() -> None:
     world = World()
     a, b = world.peers["a"], world.peers["b"]
