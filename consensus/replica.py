@@ -42,8 +42,9 @@ Pending, Suspect, an accepted PRE-PREPARE, promises of our own, or messages of m
 every group; fewer could all be Byzantine, and would make an idle network change views for nothing.
 Idle ends it, unless a block is known that could still be decided.
 
-What the clocks do: at the end of a timed view, VIEW-CHANGE(view + 1); every `resend_ms`, send the
-latest messages again, as the stored bytes, and ask again for blocks that have not come.
+What the clocks do: at the end of a timed view, VIEW-CHANGE(view + 1), which comes sooner if its
+primary cannot be reached; every `resend_ms`, send the latest messages again, as the stored bytes,
+and ask again for blocks that have not come.
 
 Why no two blocks are decided at one height
 -------------------------------------------
@@ -66,7 +67,9 @@ With at most f faulty voters in *every* class, the rest is a quorum. A view is t
 quorum follows it, so nobody runs ahead; whoever is behind hears over f of every class, and joins;
 times double, so that correct voters are together for long enough; and of any f + 1 turns one is a
 correct recorder's, as the roster has at least q of them (OSDI'99 section 4.5.2). Over f of every
-class means that one class alone, lying as a whole, drives nobody from view to view.
+class means that one class alone, lying as a whole, drives nobody from view to view. A view ends
+sooner where its primary has been gone for long (pacing.py), but in one round of turns at most:
+after that only time ends views, so this cannot go on for ever.
 """
 
 from collections import deque

@@ -7,7 +7,7 @@ import pytest
 from simulations import faults
 from simulations.campaign import Verdict, run_scenario
 from simulations.drawing import draw
-from simulations.profiles import BEYOND, MEMBERSHIP
+from simulations.profiles import BEYOND, MEMBERSHIP, NETWORK
 from simulations.scenario import Byzantine, Scenario, Shape
 
 
@@ -70,3 +70,10 @@ def test_a_batch_under_a_key_that_was_replaced_is_no_fault_of_whoever_answers_wi
 def test_beyond_the_bounds_nobody_is_held_to_what_forged_claims_make_correct_members_do() -> None:
     report = run_scenario(draw(83, BEYOND))
     assert not report.verdict.failed, report.reason
+
+
+def test_where_no_recorder_can_be_reached_views_change_no_faster_than_time_allows() -> None:
+    """Two that could not reach the only recorder were a quorum without it (every institution votes
+    here), went through a hundred views at the speed of the network, and were blamed for it.
+    """
+    check(draw(821, NETWORK))
