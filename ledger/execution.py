@@ -357,15 +357,18 @@ def stored_block(reader: LedgerReader, height: int) -> StoredBlock:
 
 
 def restore_window(reader: LedgerReader, genesis: Genesis) -> ReplayWindow:
-    """Return the replay window at the head of a stored ledger, by reading the blocks in it."""
+    """Return the replay window at the head of a stored ledger, from the receipts in it.
+
+    About a microsecond a transaction; batches are not read. Raises StateError if the store has
+    lost part of it.
+    """
     blocks = genesis.limits.replay_window_blocks
     window = ReplayWindow(blocks)
     head = reader.head_height() or 0
     for height in range(max(1, head - blocks + 1), head + 1):
-        block = stored_block(reader, height)
-        window.add(
-            height,
-            [receipt.transaction for receipt in block.receipts if receipt.code not in DID_NOT_RUN],
-            [(batch.author, batch.sequence) for batch in block.batches],
-        )
+        receipts, sequences = reader.receipts(height), reader.sequences(height)
+        if receipts is None or sequences is None:
+            raise StateError(f"The store has lost block {height}, or a batch of it.")
+        ran = [receipt.transaction for receipt in receipts if receipt.code not in DID_NOT_RUN]
+        window.add(height, ran, sequences)
     return window

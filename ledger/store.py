@@ -52,6 +52,14 @@ class LedgerReader(StateReader, Protocol):
         """The receipts of a block, in the order of its transactions."""
         ...
 
+    def sequences(self, height: int) -> tuple[tuple[str, int], ...] | None:
+        """Author and sequence of every batch that the block at a height lists, in its order.
+
+        Without reading the batches: they are large. None where there is no such block or one of
+        its batches is lost.
+        """
+        ...
+
     def batch(self, batch_id: bytes) -> bytes | None:
         """The raw bytes of a stored batch, decided or not."""
         ...

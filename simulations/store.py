@@ -26,6 +26,7 @@ class MemoryStore:
         self._heights: dict[bytes, int] = {}
         self._decisions: dict[int, Decision] = {}
         self._receipts: dict[int, tuple[Receipt, ...]] = {}
+        self._sequences: dict[int, tuple[tuple[str, int], ...]] = {0: ()}
         self._batches: dict[bytes, bytes] = {}
         self._undecided: dict[bytes, int] = {}
         self._positions: dict[bytes, tuple[int, int]] = {}
@@ -80,6 +81,7 @@ class MemoryStore:
         self._append(header, write.changes)
         self._decisions[height] = write.decision
         self._receipts[height] = tuple(write.receipts)
+        self._sequences[height] = tuple((batch.author, batch.sequence) for batch in write.batches)
         for batch in write.batches:
             self._keep_batch(batch)
             self._undecided.pop(batch.id, None)
@@ -124,6 +126,10 @@ class MemoryStore:
     def receipts(self, height: int) -> tuple[Receipt, ...] | None:
         """The receipts of a block."""
         return self._receipts.get(height)
+
+    def sequences(self, height: int) -> tuple[tuple[str, int], ...] | None:
+        """Author and sequence of every batch of a block."""
+        return self._sequences.get(height) if height < len(self._headers) else None
 
     def batch(self, batch_id: bytes) -> bytes | None:
         """The raw bytes of a stored batch."""

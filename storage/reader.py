@@ -159,6 +159,23 @@ class SqliteReader:
             return None
         return self._decode(raw, tuple[Receipt, ...], f"list of receipts {height}")
 
+    def sequences(self, height: int) -> tuple[tuple[str, int], ...] | None:
+        """Return author and sequence of every batch of a block, as the index has them."""
+        payload = self._blob("SELECT payload FROM block WHERE height = ?", height)
+        if payload is None:
+            return None
+        if height == 0:
+            return ()
+        found: list[tuple[str, int]] = []
+        for id in self._decode(payload, tuple[bytes, ...], f"list of batches {height}"):
+            row = self._row("SELECT author, sequence FROM batch WHERE id = ?", id)
+            if row is None:
+                return None
+            if not (isinstance(row[0], str) and isinstance(row[1], int)):
+                raise DamagedError(self._path, f"the index of batch {id.hex()} cannot be read")
+            found.append(row)
+        return tuple(found)
+
     def batch(self, batch_id: bytes) -> bytes | None:
         """Return the raw bytes of a stored batch, decided or not."""
         return self._blob(

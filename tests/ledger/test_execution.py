@@ -337,6 +337,8 @@ def test_a_store_that_lost_something_stops_loudly() -> None:
     stored = stored_block(world.store, 1)
     assert [receipt.code for receipt in stored.receipts] == [C.OK]
     world.store.batches.clear()
+    with pytest.raises(StateError, match="lost block 1, or a batch of it"):
+        restore_window(world.store, world.genesis)
     with pytest.raises(StateError, match="lost batch"):
         stored_block(world.store, 1)
     with pytest.raises(StateError, match="lost block 7"):

@@ -122,6 +122,14 @@ class MemoryStore:
     def receipts(self, height: int) -> tuple[Receipt, ...] | None:
         return tuple(self.blocks[height].receipts) if height in self.blocks else None
 
+    def sequences(self, height: int) -> tuple[tuple[str, int], ...] | None:
+        if height not in self.blocks:
+            return None
+        listed = self.blocks[height].batches
+        if any(batch.id not in self.batches for batch in listed):
+            return None
+        return tuple((batch.author, batch.sequence) for batch in listed)
+
     def batch(self, batch_id: bytes) -> bytes | None:
         return self.batches.get(batch_id)
 

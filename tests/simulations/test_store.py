@@ -47,6 +47,7 @@ def everything(reader: MemoryStore | SqliteReader, writes: Sequence[Write]) -> d
         found[f"header {height}"] = reader.header(height)
         found[f"decision {height}"] = reader.decision(height)
         found[f"receipts {height}"] = reader.receipts(height) or ()
+        found[f"sequences {height}"] = reader.sequences(height)
         found[f"promises {height}"] = reader.promises(height)
     for write in writes:
         if isinstance(write, WriteGenesis | WriteBlock):

@@ -109,8 +109,8 @@ class SqliteStore(MemoryStore):
 
 
 _READS = frozenset(
-    "value node head_height header height_of decision receipts batch transaction_position"
-    " chain_heights promises proposal pending_batches".split()
+    "value node head_height header height_of decision receipts sequences batch"
+    " transaction_position chain_heights promises proposal pending_batches".split()
 )
 _TABLES = {"values": ("state_value", "key", "value"), "nodes": ("state_node", "path", "node")}
 

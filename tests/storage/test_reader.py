@@ -106,6 +106,11 @@ async def test_a_ledger_is_read_back_at_every_step_and_after_reopening(tmp_path:
                 replayed.apply(writes)
                 check_equal(plain, replayed)
                 check_equal(cached, replayed)
+            for height in range(4):
+                # Two batches a block, numbered as they were made.
+                listed = (("alpha", 2 * height - 1), ("alpha", 2 * height)) if height else ()
+                assert cached.sequences(height) == plain.sequences(height) == listed
+            assert plain.sequences(4) is None
     async with opened(path, ledger.chain_id):
         with reading(path) as reader:
             check_equal(reader, ledger.model)
