@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import math
 import socket
+import time
 from collections import Counter
 
 import structlog
@@ -42,7 +43,7 @@ from node.framing import (
 from node.libp2p.guest import Crossing
 from node.libp2p.host import Host
 from node.libp2p.pace import Pace
-from node.libp2p.packets import Socket
+from node.libp2p.packets import Socket, shut
 from node.libp2p.streams import Stream
 from node.libp2p.yamux import Blame
 from node.transport import Handler, Member, TransportLimits
@@ -257,7 +258,7 @@ class Links:
             if kind is not Kind.MESSAGES:
                 raise FramingError("a second hello")
             messages = decode_messages(body, self._limits.message_bytes_max)
-            if not messages and not peer.heartbeats.take(int(trio.current_time() * 1000)):
+            if not messages and not peer.heartbeats.take(time.monotonic_ns() // 1_000_000):
                 raise FramingError("more heartbeats than anybody needs")
             if messages:
                 self._counts["messages_received"] += len(messages)
@@ -319,13 +320,13 @@ class Links:
             raw = RawConnection(Socket(stream), True)
             await self._host.upgrade_outbound_connection(raw, peer.pid)
         except SwarmException as error:
-            stream.socket.close()
+            shut(stream)
             raise _NoLink(
                 f"the handshake at {peer.address} failed: another program or another node is "
                 "there, or our node is not among its members"
             ) from error
         except BaseException:
-            stream.socket.close()
+            shut(stream)
             raise
 
     async def _watch(self, stream: Stream) -> None:
@@ -351,8 +352,5 @@ class Links:
 
     def _write_now(self, stream: Stream, messages: list[bytes]) -> None:
         stream.write_now(encode_messages(messages))
-        packets = stream.muxed_conn.packets
-        if packets.unsent_bytes:
-            self._crossing.command(packets.send)
         self._counts["messages_sent"] += len(messages)
         self._counts["frames_sent"] += 1

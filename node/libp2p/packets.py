@@ -1,12 +1,14 @@
 """A Noise connection after its handshake: plain bytes in and out of a socket, for trio.
 
 What is queued is encrypted and handed to the system at once, without a turn of the scheduler; only
-what the system does not take waits for `write_the_rest`. `flush` and `put` do nothing of trio, so
-they may be called from outside it. https://github.com/libp2p/specs/tree/master/noise
+what the system does not take waits for `write_the_rest`. Nothing but that, and waiting for `room`,
+is done by a task of trio, so all else may be called from outside it.
+https://github.com/libp2p/specs/tree/master/noise
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import trio
@@ -47,10 +49,35 @@ class Socket(TrioTCPStream):
         return taken
 
 
+def shut(stream: trio.SocketStream) -> None:
+    """End a connection for all who hold its socket."""
+    with contextlib.suppress(OSError):
+        stream.socket.shutdown(trio.socket.SHUT_RDWR)
+    stream.socket.close()
+
+
+class Waiters:
+    """Tasks of trio that wait for something that is looked at before and after."""
+
+    def __init__(self, token: trio.lowlevel.TrioToken) -> None:
+        self._token = token
+        self._lot = trio.lowlevel.ParkingLot()
+
+    async def park(self) -> None:
+        """Wait, under trio."""
+        await self._lot.park()
+
+    def wake(self) -> None:
+        """Have them go on soon; this may be called from outside trio."""
+        if self._lot:
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._lot.unpark_all)
+
+
 class Packets:
     """Both directions of one connection, whose socket it takes over."""
 
-    def __init__(self, session: SecureSession) -> None:
+    def __init__(self, session: SecureSession, token: trio.lowlevel.TrioToken) -> None:
         noise = session.conn
         if not isinstance(noise, NoiseTransportReadWriter):
             raise TypeError("not a Noise connection")
@@ -59,6 +86,9 @@ class Packets:
             raise TypeError("not over a Socket")
         self._noise = noise.noise_state
         self._socket = raw.stream.stream.socket
+        self.descriptor = os.dup(self._socket.fileno())
+        """Our own, to read from: nobody else closes it while the loop watches it. Whoever else ends
+        the connection must `shut` it."""
         self._encrypted = raw.stream.ahead
         self.plain = bytearray(session._drain(None))
         """Received; the caller removes what it has understood."""
@@ -66,8 +96,8 @@ class Packets:
         self._outgoing = memoryview(b"")
         self._error: OSError | None = None
         self.unsent_bytes = 0
-        self.room = trio.lowlevel.ParkingLot()
-        self._stuck = trio.lowlevel.ParkingLot()
+        self.room = Waiters(token)
+        self._stuck = Waiters(token)
 
     def put(self, *parts: bytes) -> None:
         """Queue bytes; `send` or `flush` comes after it."""
@@ -77,7 +107,7 @@ class Packets:
     def send(self) -> None:
         """Hand to the system what it takes, and leave the rest to `write_the_rest`."""
         if not self.flush():
-            self._stuck.unpark()
+            self._stuck.wake()
 
     def flush(self) -> bool:
         """Hand to the system what it takes. Whether that was all."""
@@ -108,7 +138,7 @@ class Packets:
         """Never returns. Raises OSError, ClosedResourceError, or Overrun."""
         while True:
             if self.flush():
-                self.room.unpark_all()
+                self.room.wake()
                 await self._stuck.park()
             elif self._error is not None:
                 raise self._error
@@ -117,19 +147,16 @@ class Packets:
             else:
                 await trio.lowlevel.wait_writable(self._socket.fileno())
 
-    async def read(self) -> bool:
-        """Wait for more; `decrypt` comes after it. False at the end.
-
-        Raises OSError and ClosedResourceError.
+    def read(self) -> bool:
+        """Take what the system has, which may be nothing; `decrypt` comes after it. False at the
+        end. Raises OSError.
         """
-        while True:
-            try:
-                data = os.read(self._socket.fileno(), _READ_BYTES)
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._socket.fileno())
-                continue
-            self._encrypted += data
-            return bool(data)
+        try:
+            data = os.read(self.descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return True
+        self._encrypted += data
+        return bool(data)
 
     def decrypt(self) -> None:
         """Move what has been received whole to `plain`. Raises what Noise raises at a forgery."""
@@ -144,9 +171,10 @@ class Packets:
         del encrypted[:start]
 
     def close(self) -> None:
-        """Close the socket, and let go those who wait for room."""
+        """Close the socket, and let go those who wait for room; once, when nobody reads."""
+        os.close(self.descriptor)
         self._socket.close()
         self._queue.clear()
         self._outgoing = memoryview(b"")
         self.unsent_bytes = 0
-        self.room.unpark_all()
+        self.room.wake()

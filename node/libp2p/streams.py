@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import trio
 from libp2p.abc import IMuxedStream
 from libp2p.stream_muxer.exceptions import MuxedStreamClosed, MuxedStreamEOF, MuxedStreamReset
 
-from node.libp2p.packets import UNSENT_BYTES_MAX
+from node.libp2p.packets import UNSENT_BYTES_MAX, Waiters
 
 if TYPE_CHECKING:
     from node.libp2p.yamux import Muxer
@@ -30,8 +31,8 @@ class Stream(IMuxedStream):
         self.muxed_conn: Muxer = muxer
         self.number = number
         self.unread = bytearray()
-        self.readable = trio.lowlevel.ParkingLot()
-        self.writable = trio.lowlevel.ParkingLot()
+        self.readable = Waiters(muxer.token)
+        self.writable = Waiters(muxer.token)
         self.credit = WINDOW_BYTES_INITIAL
         """Bytes that we may send."""
         self.granted = WINDOW_BYTES
@@ -66,15 +67,15 @@ class Stream(IMuxedStream):
         if self.unread:
             consumer(await self.read())
         self.consumer = consumer
-        self.heard_at = trio.current_time()
+        self.heard_at = time.monotonic()
         while True:
             self._raise_if_over()
-            with trio.move_on_at(self.heard_at + silence_max):
+            with trio.move_on_after(max(self.heard_at + silence_max - time.monotonic(), 0)):
                 await self.readable.park()
-            if trio.current_time() >= self.heard_at + silence_max:
+            if time.monotonic() >= self.heard_at + silence_max:
                 if not self.paused:
                     raise trio.TooSlowError
-                self.heard_at = trio.current_time()  # It may not have had the room to say more.
+                self.heard_at = time.monotonic()  # It may not have had the room to say more.
 
     def pause(self) -> None:
         """Keep what comes instead of feeding it: soon the peer has no room to send more."""
@@ -121,13 +122,10 @@ class Stream(IMuxedStream):
         return not ended and self.credit >= size and not self.muxed_conn.packets.unsent_bytes
 
     def write_now(self, data: bytes) -> None:
-        """Write what the stream `takes`; this may be called from outside trio.
-
-        Then have `packets.send` called within, if `packets.unsent_bytes` is not 0 afterwards.
-        """
+        """Write what the stream `takes`; this may be called from outside trio."""
         for start in range(0, len(data), _FRAME_BODY_BYTES):
             self._put(data[start : start + _FRAME_BODY_BYTES])
-        self.muxed_conn.packets.flush()
+        self.muxed_conn.packets.send()
 
     def _put(self, body: bytes) -> None:
         self.credit -= len(body)
@@ -150,10 +148,10 @@ class Stream(IMuxedStream):
 
     def take(self, body: bytes) -> None:
         """Handle data from the peer."""
-        self.heard_at = trio.current_time()
+        self.heard_at = time.monotonic()
         if self.consumer is None or self.paused:
             self.unread += body
-            self.readable.unpark_all()
+            self.readable.wake()
         else:
             self._consume(self.consumer, body)
 
@@ -170,8 +168,8 @@ class Stream(IMuxedStream):
         """End it on our side."""
         self.dead = self.peer_ended = self.we_ended = True
         self.muxed_conn.forget_if_over(self)
-        self.readable.unpark_all()
-        self.writable.unpark_all()
+        self.readable.wake()
+        self.writable.wake()
 
     def set_deadline(self, ttl: int) -> None:
         """Not offered: use trio's."""

@@ -22,6 +22,7 @@ from node.libp2p.gossip import Gossip
 from node.libp2p.guest import Crossing, Guest
 from node.libp2p.host import make_host, quieten_library
 from node.libp2p.links import DIRECT, Links, Peer
+from node.libp2p.packets import shut
 from node.libp2p.requests import REQUEST, Requests
 from node.transport import Fault, Handler, Member, PeerUnreachable, TransportError, TransportLimits
 from primitives.institution import InstitutionError, parse_address
@@ -288,8 +289,10 @@ class Libp2pTransport:
             raise TransportError(f"The node cannot listen: {problem}") from error
 
     async def _accept(self, stream: trio.SocketStream) -> None:
-        # The socket is closed when this returns.
-        await self._gate.take(self._host, stream)
+        try:
+            await self._gate.take(self._host, stream)
+        finally:
+            shut(stream)
 
     def _blame(self, pid: ID, fault: Fault, detail: str) -> None:
         peer = self._by_pid.get(pid)

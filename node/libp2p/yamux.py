@@ -5,6 +5,8 @@ built for the path that every vote takes:
 
 * What arrives is dealt out at once, and what is written leaves at once: neither takes a turn of the
   scheduler unless it must wait. The library passes each frame through a dozen locks, each a turn.
+* The asyncio loop, whose guest trio is, waits for the socket: trio would wait on a thread, and a
+  message would cost two switches of threads and a turn of trio before anybody looks at it.
 * A peer that overruns its window, or opens more streams than allowed, or has more of its data wait
   here than allowed, loses the stream or the connection. The library lets it go on.
 * Closing never waits for the peer.
@@ -16,6 +18,7 @@ What does not wait is a plain function, so no task can come between and nothing 
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import time
 from collections import Counter, deque
@@ -33,7 +36,7 @@ from multiaddr import Multiaddr
 
 from node.framing import Allowance
 from node.libp2p.pace import Pace
-from node.libp2p.packets import Overrun, Packets
+from node.libp2p.packets import Overrun, Packets, Waiters
 from node.libp2p.streams import (
     ACK,
     DATA,
@@ -89,13 +92,20 @@ class Muxer(IMuxedConn):
         self._blame = blame
         self._work_s = 0.0
         self._pings = Allowance(_PINGS_PER_SECOND_MAX)
-        self.packets = Packets(conn)
+        self.token = trio.lowlevel.current_trio_token()
+        self._loop = asyncio.get_running_loop()
+        self._resting: asyncio.TimerHandle | None = None
+        self._reads = False
+        self._read_all = False
+        self._trouble: Exception | None = None
+        self._over = Waiters(self.token)
+        self.packets = Packets(conn, self.token)
         self._streams: dict[int, Stream] = {}
         self._next = 1 if conn.is_initiator else 2
         self._inbound = 0
         self._unread_bytes = 0
         self._accepted: deque[Stream] = deque()
-        self._acceptable = trio.lowlevel.ParkingLot()
+        self._acceptable = Waiters(self.token)
 
     # ---- what the library asks of a muxer ----
 
@@ -121,12 +131,12 @@ class Muxer(IMuxedConn):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.packets.write_the_rest)
                 self._take_packets()
-                while await self.packets.read():
-                    rest = self._take_packets()
-                    if rest:
-                        self._counts["reads_paused"] += 1
-                        self._blame(self.peer_id, "flood", "more than can be read in good time")
-                    await trio.sleep(rest)
+                if not self.is_closed:
+                    self._read_on()
+                while not self._read_all:
+                    await self._over.park()
+                if self._trouble is not None:
+                    raise self._trouble
                 nursery.cancel_scope.cancel()
         # Perhaps together with a cancellation, which goes on.
         except* (ProtocolError, Overrun) as group:
@@ -181,7 +191,38 @@ class Muxer(IMuxedConn):
         if not self.is_closed:
             self.packets.put(_HEADER.pack(0, kind, flags, number, length), body)
 
-    # ---- frames from the peer ----
+    # ---- frames from the peer, on the asyncio side ----
+
+    def _read_on(self) -> None:
+        """Read whenever there is something."""
+        self._resting = None
+        self._reads = True
+        self._loop.add_reader(self.packets.descriptor, self._read)
+
+    def _stop_reading(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+        if self._reads:
+            self._reads = False
+            self._loop.remove_reader(self.packets.descriptor)
+
+    def _read(self) -> None:
+        rest = 0.0
+        try:
+            self._read_all = not self.packets.read()
+            if not self._read_all:
+                rest = self._take_packets()
+        except Exception as error:  # noqa: BLE001 - `start` raises it
+            self._trouble = error
+            self._read_all = True
+        if self._read_all:
+            self._stop_reading()
+            self._over.wake()
+        elif rest:
+            self._stop_reading()
+            self._resting = self._loop.call_later(rest, self._read_on)
+            self._counts["reads_paused"] += 1
+            self._blame(self.peer_id, "flood", "more than can be read in good time")
 
     def _take_packets(self) -> float:
         """Handle what was received; how many seconds to rest for it."""
@@ -212,7 +253,7 @@ class Muxer(IMuxedConn):
 
     def _take_frame(self, kind: int, flags: int, number: int, length: int, body: bytearray) -> None:
         if kind == PING:
-            if flags & SYN and self._pings.take(int(trio.current_time() * 1000)):
+            if flags & SYN and self._pings.take(time.monotonic_ns() // 1_000_000):
                 self.put(PING, ACK, 0, length)
             return
         if kind == GO_AWAY:
@@ -226,7 +267,7 @@ class Muxer(IMuxedConn):
             return  # Of one that we have reset.
         if kind == WINDOW_UPDATE:
             stream.credit = min(stream.credit + length, _CREDIT_MAX)
-            stream.writable.unpark_all()
+            stream.writable.wake()
         elif body:
             stream.granted -= length
             self._unread_bytes += length
@@ -237,7 +278,7 @@ class Muxer(IMuxedConn):
             stream.kill()
         elif flags & FIN:
             stream.peer_ended = True
-            stream.readable.unpark_all()
+            stream.readable.wake()
             self.forget_if_over(stream)
 
     def _take_stream(self, number: int) -> None:
@@ -252,7 +293,7 @@ class Muxer(IMuxedConn):
         stream = self._streams[number] = Stream(self, number)
         self.put(WINDOW_UPDATE, ACK, number, WINDOW_BYTES - WINDOW_BYTES_INITIAL)
         self._accepted.append(stream)
-        self._acceptable.unpark()
+        self._acceptable.wake()
 
     def has_read(self, stream: Stream, size: int) -> None:
         """Count bytes that left `stream`, and grant the peer more when a quarter has gone."""
@@ -280,7 +321,10 @@ class Muxer(IMuxedConn):
         if self.event_closed.is_set():
             return
         self.event_closed.set()
+        self._stop_reading()
+        self._read_all = True
+        self._over.wake()
         for stream in list(self._streams.values()):
             stream.kill()
-        self._acceptable.unpark_all()
+        self._acceptable.wake()
         self.packets.close()

@@ -4,6 +4,7 @@ It acts as MEMBER, whose key it reads from its home in the directory NETWORK; th
 home must not run. When the time is over it prints what it has done, as JSON.
 """
 
+import asyncio
 import json
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import trio
 
+from node.libp2p.guest import Guest
 from tests.hostile import gossips, messages, port, streams
 from tests.hostile.member import Hostile
 
@@ -55,5 +57,26 @@ async def main(directory: Path, member: str, victim: str, flood: str, seconds: f
     print(json.dumps(dict(hostile.counts)), flush=True)
 
 
+async def as_guest() -> None:
+    """Run `main` under trio as the guest of asyncio, as the transport needs it."""
+    guest = await Guest.join()
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run() -> None:
+        try:
+            directory, member, victim, flood, seconds = sys.argv[1:]
+            await main(Path(directory), member, victim, flood, float(seconds))
+        except BaseException as error:
+            over.set_exception(error)
+            raise
+        over.set_result(None)
+
+    guest.wake(lambda: guest.nursery.start_soon(run))
+    try:
+        await over
+    finally:
+        await guest.leave()
+
+
 if __name__ == "__main__":
-    trio.run(main, Path(sys.argv[1]), *sys.argv[2:5], float(sys.argv[5]))
+    asyncio.run(as_guest())
