@@ -1,13 +1,13 @@
 """The node's decisions, pure: replica, mempool and ledger joined; the daemon and the simulator run
 this very code.
 
-A transaction's way: a client's `Submitted` waits at most `batch_delay_ms`, then is sealed with
-others into a batch of this member, made durable and carried to the voters. Whoever is primary is
-told `Pending` and answers the replica's WantBlock by executing the pending batches on the head.
-Every other voter executes the proposed block the same way before the replica may PREPARE it. A
-decided block has thus been executed already: it is written as it is, and when the shell says
-`BlockStored` the core moves to the next height. A block that comes by sync takes the same last
-steps.
+A transaction's way: a client's `Submitted` is sealed into a batch of this member, at once or, while
+another batch of ours is undecided, with others after at most `batch_delay_ms`. The batch is made
+durable and carried to the voters. Whoever is primary is told `Pending` and answers the replica's
+WantBlock by executing the pending batches on the head. Every other voter executes the proposed
+block the same way before the replica may PREPARE it. A decided block has thus been executed
+already: it is written as it is, and when the shell says `BlockStored` the core moves to the next
+height. A block that comes by sync takes the same last steps.
 
 Between a WriteBlock and BlockStored no event is stepped, so the reader always shows exactly the
 state of the head.

@@ -118,6 +118,10 @@ class Mempool:
             and account.size_bytes < self._limits.own_bytes_max
         )
 
+    def has_batch_of(self, author: str) -> bool:
+        """Whether a batch of this member is undecided."""
+        return author in self._accounts
+
     def batch_is_full(self) -> bool:
         """Whether the waiting transactions fill a batch, so that waiting longer gains nothing."""
         limits = self._batch_limits

@@ -146,11 +146,15 @@ class Spreading:
         self._outbox.send(peer, BatchBody(batch.raw))
 
     def _seal_when_due(self) -> bool:
+        """Seal at once where nothing of ours is undecided: nobody gains by waiting. Else collect
+        for a while: the next block cannot be proposed yet, and each batch has its price.
+        """
         sealed = False
         while self._mempool.waiting_count > 0 and self._mempool.may_seal(self._id):
             if self._seal_at is None:
                 self._seal_at = self._outbox.now + self._chain.genesis.batch_delay_ms
-            if self._seal_at > self._outbox.now and not self._mempool.batch_is_full():
+            collects = self._mempool.has_batch_of(self._id) and not self._mempool.batch_is_full()
+            if collects and self._seal_at > self._outbox.now:
                 return sealed
             self._seal()
             sealed = True

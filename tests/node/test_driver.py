@@ -625,10 +625,11 @@ async def test_what_was_accepted_has_room_and_what_has_none_is_refused(alone: Wo
     assert refused[3] is not None
     assert "again" in refused[3]
     await node.run()
-    await alone.height(1)
+    # What comes first waits for nothing.
+    await alone.height(2)
     assert node.core.counters["submission_dropped"] == 0
     assert [o.refused for o in await node.driver.submit([third.raw])] == [None]
-    await alone.height(2)
+    await alone.height(3)
     for transaction in (first, second, third):
         assert node.reader.transaction_position(transaction.id) is not None
 

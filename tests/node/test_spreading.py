@@ -48,8 +48,27 @@ def carried(bench: Bench) -> list[tuple[str, bytes]]:
     return [(peer, m.raw) for peer, m in bench.sent() if isinstance(m, BatchBody)]
 
 
+def test_a_lone_transaction_waits_for_nothing() -> None:
+    bench = make(batch_delay_ms=1_000)
+    submit(bench, 1)
+    (batch,) = sealed(bench)
+    assert len(batch.transactions) == 1
+
+
+def test_what_waits_is_sealed_as_soon_as_nothing_of_ours_is_undecided() -> None:
+    bench = Bench(make_genesis(1, batch_delay_ms=1_000), "recorder-1")
+    bench.start()
+    bench.step(
+        Submitted(tuple(make_transaction(bench.genesis, bench.id, number) for number in (1,)))
+    )
+    assert bench.core.head.height == 1
+    assert bench.core.mempool.waiting_count == 0
+    assert len(bench.core.mempool) == 0
+
+
 def test_transactions_wait_for_others_then_are_sealed_written_and_carried() -> None:
     bench = make(batch_delay_ms=50)
+    submit(bench, 0)
     submit(bench, 1)
     assert sealed(bench) == []
     assert bench.core.deadline == bench.now + 50
@@ -74,6 +93,7 @@ def test_without_delay_and_when_full_a_batch_is_sealed_at_once() -> None:
     assert len(sealed(bench)) == 1
     bench = make(batch_delay_ms=1_000, batch_transactions_max=2)
     submit(bench, 1, 2, 3, 4, 5)
+    # The first for the reason that nothing of ours was undecided, the second since it is full.
     assert [len(batch.transactions) for batch in sealed(bench)] == [2, 2]
     assert bench.core.mempool.waiting_count == 1
     assert bench.core.deadline > bench.now
