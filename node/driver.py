@@ -58,7 +58,7 @@ from node.intake import (
     check_submission,
 )
 from node.link_log import LinkLog
-from node.methods.backend import SubmitOutcome
+from node.methods.backend import AppliedBlock, SubmitOutcome
 from node.transport import Fault, Member, PeerUnreachable, Transport
 from node.wire import (
     BatchBody,
@@ -83,6 +83,8 @@ log = structlog.get_logger()
 
 TURN_MS = 10
 REQUEST_TIMEOUT_MS = 5_000
+RECENT_BLOCKS = 4
+"""Whose receipts are kept in memory; whoever waits and lags behind further reads the disk."""
 
 
 def monotonic_ms() -> int:
@@ -123,6 +125,8 @@ class Driver:
         self._submitted_bytes = 0
         self._waiters: set[asyncio.Future[None]] = set()
         self._rules = self._current_rules()
+        self.recent: dict[int, AppliedBlock] = {}
+        """The last blocks by height, for those who wait for their transactions."""
 
     # ---- the turn --------------------------------------------------------------------------------
 
@@ -234,8 +238,10 @@ class Driver:
                 self._transport.publish(encode(gossip))
             case SendRequest(peer, request):
                 self._spawn(self._ask(peer, request))
-            case Applied():
+            case Applied(header, written):
                 self._rules = self._current_rules()
+                self.recent[header.height] = AppliedBlock(written.receipts, written.executed)
+                self.recent.pop(header.height - RECENT_BLOCKS, None)
                 waiters, self._waiters = self._waiters, set()
                 for waiter in waiters:
                     if not waiter.done():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ledger.genesis import Genesis
+from ledger.receipts import Receipt
 from ledger.store import LedgerReader
 
 
@@ -56,6 +57,15 @@ class PeerStatus:
     waiting_bytes: int
     faults: Mapping[str, int]
     """How often it did something wrong or too much, by reason (docs/operating.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedBlock:
+    """What became of the transactions that a block lists, in its order."""
+
+    receipts: Sequence[Receipt]
+    executed: Sequence[int]
+    """Indexes of those that ran in this block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,4 +138,8 @@ class Backend(Protocol):
         """Wait until the head is higher than `above`; the head's height, whose block every reader
         then sees.
         """
+        ...
+
+    def recent(self, height: int) -> AppliedBlock | None:
+        """What became of the transactions of a block, if that is one of the last few."""
         ...

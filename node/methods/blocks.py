@@ -13,6 +13,7 @@ from ledger.standing import author_of
 from ledger.state import Overlay, StateError, members
 from ledger.store import LedgerReader
 from ledger.transactions import CheckedTransaction, read_transaction
+from node.methods.backend import AppliedBlock
 from node.methods.views import (
     HistoryEntry,
     TransactionView,
@@ -70,6 +71,16 @@ def outcomes_in(reader: LedgerReader, height: int, wanted: Container[bytes]) -> 
             identity = receipt.transaction
             found[identity] = Outcome(identity, height, index, receipt.code, 0)
     return list(found.values())
+
+
+def outcomes_of(block: AppliedBlock, height: int, wanted: Container[bytes]) -> list[Outcome]:
+    """The same from memory, for waits that have looked up what ran before."""
+    ran = dict.fromkeys(block.executed)
+    return [
+        Outcome(receipt.transaction, height, index, receipt.code, receipt.operation)
+        for index, receipt in enumerate(block.receipts)
+        if receipt.transaction in wanted and (index in ran or receipt.code == ReceiptCode.EXPIRED)
+    ]
 
 
 class BlockContent:

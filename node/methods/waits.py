@@ -1,5 +1,5 @@
 """Waiting for transactions: one task follows the chain for all waits and looks up only what
-somebody waits for.
+somebody waits for, in memory: the disk is read for a wait's first look, and by who lags behind.
 
 A wait registers its ids first and looks them up second, so a block between the two is seen by at
 least one of them.
@@ -9,8 +9,9 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from ledger.receipts import ReceiptCode
 from node.jsonrpc import ErrorCode, RpcError
-from node.methods.blocks import Outcome, outcomes, outcomes_in
+from node.methods.blocks import Outcome, outcomes, outcomes_in, outcomes_of
 
 if TYPE_CHECKING:
     from node.methods.service import Service
@@ -27,7 +28,9 @@ class _Wait:
         self.done = asyncio.Event()
 
     def resolve(self, outcome: Outcome) -> None:
-        """Take a final outcome."""
+        """Take a final outcome. What has run can be listed again when it has expired."""
+        if outcome.code == ReceiptCode.EXPIRED and outcome.id in self.found:
+            return
         self.pending.pop(outcome.id, None)
         self.found[outcome.id] = outcome
         if not self.pending:
@@ -115,7 +118,12 @@ class Waits:
     async def _look(self, height: int) -> None:
         if not self._by_id:
             return
-        # The reader's thread only asks whether an id is in the dictionary.
-        for outcome in await self._service.read(outcomes_in, height, self._by_id):
+        recent = self._service.backend.recent(height)
+        if recent is not None:
+            found = outcomes_of(recent, height, self._by_id)
+        else:
+            # The reader's thread only asks whether an id is in the dictionary.
+            found = await self._service.read(outcomes_in, height, self._by_id)
+        for outcome in found:
             for wait in list(self._by_id.get(outcome.id, ())):
                 wait.resolve(outcome)

@@ -27,7 +27,7 @@ from ledger.transactions import (
 from node.client import RpcClient
 from node.jsonrpc import RpcError
 from node.limits import RpcLimits
-from node.methods.backend import NodeStatus, PeerStatus, Resources, SubmitOutcome
+from node.methods.backend import AppliedBlock, NodeStatus, PeerStatus, Resources, SubmitOutcome
 from node.rpc import RpcServer, RpcSettings
 from node.rpc_access import NamedToken
 from primitives.hashing import digest
@@ -80,6 +80,9 @@ class LedgerBackend:
         self.taken: list[bytes] = []
         self.submitting: asyncio.Event | None = None
         """Where a test wants submissions to take time: they wait for it."""
+        self.remembers = False
+        """Whether it has the last blocks in memory."""
+        self._recent: dict[int, AppliedBlock] = {}
         self._path = path
         self._database = database
         self._state = SqliteReader(path)
@@ -161,6 +164,9 @@ class LedgerBackend:
             await self._grown.wait_for(lambda: self.height > above)
             return self.height
 
+    def recent(self, height: int) -> AppliedBlock | None:
+        return self._recent.get(height)
+
     # ---- what a test does ------------------------------------------------------------------------
 
     def sign(
@@ -228,6 +234,8 @@ class LedgerBackend:
         )
         await self._database.write([write])
         self._replay.add(self.height + 1, executed.ran, executed.sequences)
+        if self.remembers:
+            self._recent[self.height + 1] = AppliedBlock(executed.receipts, executed.executed)
         async with self._grown:
             self.height += 1
             self._grown.notify_all()

@@ -367,8 +367,10 @@ async def test_submissions_of_a_wrong_form(
         assert node.backend.taken == []
 
 
-async def test_waiting_ends_when_all_have_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("remembers", [False, True])
+async def test_waiting_ends_when_all_have_run(tmp_path: Path, remembers: bool) -> None:
     async with served(tmp_path) as node:
+        node.backend.remembers = remembers
         raws = [node.backend.enrolment(n) for n in range(3)]
         ids = [node.backend.id_of(raw) for raw in raws]
         await node.backend.block(raws[0])
@@ -394,8 +396,12 @@ async def test_a_wait_that_times_out_keeps_ids_and_what_is_known(tmp_path: Path)
         assert answer["transactions"][1] == {"id": ids[1], "final": False}
 
 
-async def test_a_transaction_that_expired_unrun_is_final_to_who_waits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("remembers", [False, True])
+async def test_a_transaction_that_expired_unrun_is_final_to_who_waits(
+    tmp_path: Path, remembers: bool
+) -> None:
     async with served(tmp_path) as node:
+        node.backend.remembers = remembers
         raw = node.backend.sign("recorder-1", Revoke(b"g" * 32), until_ms=START_MS)
         ids = [node.backend.id_of(raw)]
         wait = asyncio.create_task(node.rpc.call("transaction_wait", ids=ids))
@@ -408,8 +414,29 @@ async def test_a_transaction_that_expired_unrun_is_final_to_who_waits(tmp_path: 
         ).code == ErrorCode.NOT_FOUND
 
 
-async def test_a_replay_does_not_change_the_outcome(tmp_path: Path) -> None:
+async def test_a_wait_reads_no_block_that_is_in_memory(tmp_path: Path) -> None:
     async with served(tmp_path) as node:
+        node.backend.remembers = True
+        raws = [node.backend.enrolment(number) for number in range(50)]
+        ids = [node.backend.id_of(raw) for raw in raws]
+        wait = asyncio.create_task(node.rpc.call("transaction_wait", ids=ids))
+        await until(lambda: node.server._service.waits.count)
+        reads = 0
+
+        def counted(height: int) -> None:
+            nonlocal reads
+            reads += 1
+
+        node.server._service._reader.receipts = counted  # type: ignore[union-attr, method-assign]
+        await node.backend.block(*raws)
+        assert all(one["final"] for one in (await wait)["transactions"])
+        assert reads == 0
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+async def test_a_replay_does_not_change_the_outcome(tmp_path: Path, remembers: bool) -> None:
+    async with served(tmp_path) as node:
+        node.backend.remembers = remembers
         raw = node.backend.enrolment(1)
         ids = [node.backend.id_of(raw)]
         await node.backend.block(raw)
