@@ -24,6 +24,7 @@ from node.console import (
     ExitCode,
     emit,
     emit_fields,
+    emit_table,
     fail,
     json_option,
     leave,
@@ -33,6 +34,7 @@ from node.console import (
     wants_json,
 )
 from node.home import printable, read_file, reason
+from simulations.capacity_command import Order, capacity_options
 
 if TYPE_CHECKING:
     from simulations.campaign import CampaignReport
@@ -161,6 +163,7 @@ def main() -> None:
 @click.option("--verbose", is_flag=True, help="With one run: tell what happens, line by line.")
 @click.option("--shrink", is_flag=True, help="With one run that fails: print the smallest like it.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes at once. Default: one per core.")
+@capacity_options
 def simulate(
     seeds: int,
     first_seed: int,
@@ -170,14 +173,26 @@ def simulate(
     verbose: bool,
     shrink: bool,
     jobs: int | None,
+    **capacity: Any,
 ) -> None:
     """Run whole networks under faults in virtual time; each seed draws one scenario.
+
+    With --capacity instead: how much networks of any size can do, and how fast; with --genesis,
+    one's own. Simulated time passes by the costs of work, measured with --calibrate.
 
     Profiles: standard, byzantine (liars), crash, network, membership (changes by vote), and beyond
     (more liars than any class can bear, so that forks are allowed and must be seen).
 
     Exit code 127: a node crashed. 128: no progress after the faults. 129: a rule was broken.
     """
+    workers = jobs or len(os.sched_getaffinity(0))
+    order = Order(**capacity)
+    if order.calibrate:
+        _calibrate(order)
+    if order.capacity:
+        _capacity(order, seed or 0, workers)
+    if stray := order.stray(click.get_current_context()):
+        raise click.UsageError(f"{stray} goes with --capacity: give that as well.")
     if seed is not None and path is not None:
         raise click.UsageError("Give --seed or --scenario, not both: each names one run.")
     alone = seed is not None or path is not None
@@ -193,12 +208,48 @@ def simulate(
         raise click.UsageError(f"There is no profile {name!r}; take one of {', '.join(PROFILES)}.")
     if alone:
         _simulate_one(_scenario(seed, profile, path), path, verbose, shrink)
-    workers = jobs or len(os.sched_getaffinity(0))
     with progress(f"Simulating {name}", seeds) as bar:
         chosen = range(first_seed, first_seed + seeds)
         report = run_campaign(chosen, workers, lambda _: bar.advance(1), profile)
     _report(report, None)
     leave(report.exit_code)
+
+
+def _capacity(order: Order, seed: int, workers: int) -> NoReturn:
+    """Measure networks in virtual time, and print what they can do."""
+    from ledger.genesis import GenesisError
+    from simulations.capacity_orders import carry_out
+    from simulations.capacity_sweep import CapacityError
+    from simulations.costs import CostsError
+
+    try:
+        outcome = carry_out(order, seed, workers, read_file, partial(progress, "Measuring"))
+    except CapacityError as error:
+        raise click.UsageError(str(error)) from error
+    except (CostsError, GenesisError) as error:
+        raise CommandError(str(error), ExitCode.FILE) from error
+    except OSError as error:
+        name = printable(error.filename or "A file")
+        raise CommandError(f"{name} cannot be used: {reason(error)}.", ExitCode.FILE) from error
+    emit_table(outcome.document, outcome.heads, outcome.rows)
+    if not wants_json():
+        click.echo("".join(f"\n{sentence}\n" for sentence in outcome.sentences), nl=False)
+    leave(ExitCode.OK)
+
+
+def _calibrate(order: Order) -> NoReturn:
+    """Measure the unit costs on this machine; print them, and write them where --costs says."""
+    from node.measure import measure_transport
+    from simulations.capacity_orders import measure_costs
+    from storage.errors import StorageError
+    from storage.measure import measure_commits
+
+    try:
+        document, fields = measure_costs(order, measure_commits, measure_transport)
+    except (OSError, StorageError) as error:
+        raise CommandError(f"The costs cannot be measured: {error}.", ExitCode.FILE) from error
+    emit_fields(document, fields)
+    leave(ExitCode.OK)
 
 
 def _scenario(seed: int | None, profile: "Profile", path: Path | None) -> "Scenario":

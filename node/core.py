@@ -170,6 +170,14 @@ class Core:
         return 0 if self._seat.replica is None else self._seat.replica.view
 
     @property
+    def signature_checks(self) -> int:
+        """Signatures of votes that our replica, since it took its seat, has checked by calculation;
+        0 without one.
+        """
+        signatures = self._seat.signatures
+        return 0 if signatures is None else signatures.checks
+
+    @property
     def abstaining(self) -> bool:
         """Whether this node does not vote because its store was restored from a backup."""
         return self._seat.abstaining
