@@ -46,8 +46,6 @@ SECONDS_MAX = 300
 """Of virtual time after the warm-up: a network that makes no blocks is given up then."""
 BLOCKS_FACTOR_MAX = 20
 """So many times the wanted blocks, if they are too small for the wanted transactions."""
-LATENCIES_WANTED = 200
-"""Bursts whose latency is known, at least: else the 99th percentile is one of a few."""
 OPERATION_BYTES = 110
 """What one more operation adds to a transaction: a commitment and five labels."""
 LABELS = Labels("laboratory", "normal", "CN-GD", "ward-1", "original")
@@ -67,6 +65,9 @@ class Cell:
     shared: bool
     """Whether all nodes are on one machine."""
     blocks: int
+    """To measure, at least."""
+    latencies: int
+    """Bursts whose latency is to be known at half of saturation, at least."""
     load: Load
     seed: int
 
@@ -120,7 +121,6 @@ class _Tally:
     """Counters at the moment the measurement begins."""
 
     at_us: int = 0
-    height: int = 0
     messages: int = 0
     bytes: int = 0
     busy_us: int = 0
@@ -175,6 +175,7 @@ class CapacityRun:
         self._pending: dict[bytes, tuple[str, int]] = {}
         self._latencies_us: list[int] = []
         self._transactions = 0
+        self._blocks = 0
         self._from = _Tally()
         self._measuring = False
 
@@ -220,13 +221,13 @@ class CapacityRun:
             self._witness_block(applied)
 
     def _witness_block(self, applied: Applied) -> None:
-        height = applied.header.height
         if self._measuring:
             self._transactions += len(applied.written.receipts)
-        elif height >= WARM_UP_BLOCKS:
+            self._blocks += 1
+        elif applied.header.height >= WARM_UP_BLOCKS:
             busy_us = sum(processor.busy_us for processor in self.processors)
             network = self.network
-            self._from = _Tally(self.schedule.now, height, network.messages, network.bytes, busy_us)
+            self._from = _Tally(self.schedule.now, network.messages, network.bytes, busy_us)
             self._measuring = True
             for id in self.dead:
                 self.nodes[id].stop()
@@ -265,12 +266,9 @@ class CapacityRun:
         if not self._measuring:
             return False
         blocks = self._blocks
-        enough = blocks >= self.cell.blocks and len(self._latencies_us) >= LATENCIES_WANTED
+        known = self.rate is None or len(self._latencies_us) >= self.cell.latencies
+        enough = blocks >= self.cell.blocks and known
         return enough or blocks >= self.cell.blocks * BLOCKS_FACTOR_MAX
-
-    @property
-    def _blocks(self) -> int:
-        return self.nodes[self._witness].core.head.height - self._from.height
 
     def _measured(self) -> Measurement:
         begun, seconds = self._from, (self.schedule.now - self._from.at_us) / 1_000_000

@@ -16,6 +16,8 @@ RULES: tuple[QuorumRule, ...] = ("flat", "pooled", "per_class")
 INSTITUTIONS_MAX = 200
 BLOCKS = 32
 """As many as a recorder that missed its turn is passed over for at first."""
+LATENCIES = 200
+"""Else the 99th percentile would be one of a few."""
 VOTES_MAX = 400_000
 """Of a measurement, about: where all of two hundred vote, there are fewer blocks."""
 BLOCKS_MIN = 6
@@ -36,6 +38,7 @@ class Sweep:
     cores: int = 2
     shared: bool = False
     blocks: int = BLOCKS
+    latencies: int = LATENCIES
     load: Load = Load()  # noqa: RUF009 - frozen
     seed: int = 0
 
@@ -85,6 +88,7 @@ class Sweep:
             self.cores,
             self.shared,
             min(self.blocks, affordable),
+            self.latencies,
             self.load,
             self.seed,
         )

@@ -132,6 +132,7 @@ def calibrate(commits: Commits, transport: TransportCost) -> Costs:
         cores=2,
         shared=False,
         blocks=BLOCKS,
+        latencies=0,
         load=Load(burst=1, outstanding=OUTSTANDING),
         seed=0,
     )
