@@ -4,7 +4,7 @@ sent, what a crash leaves, and what ends a node.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +17,7 @@ from ledger.receipts import ReceiptCode
 from ledger.store import Write, WriteBatch, WriteGenesis, WritePromise
 from node import arrivals, checks
 from node import driver as module
+from node.checks import Checks
 from node.core import Core, CoreSettings
 from node.driver import Driver, monotonic_ms, wall_ms
 from node.events import (
@@ -275,6 +276,44 @@ async def test_what_a_client_submits_is_on_every_disk(world: World) -> None:
         receipts = node.reader.receipts(1)
         assert receipts is not None
         assert receipts[0].code == ReceiptCode.OK
+
+
+@pytest.mark.parametrize("count", [1, 300])
+async def test_work_is_done_per_block_and_not_per_transaction(
+    world: World, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages, tasks, transactions of the disk and hops to a thread, of all nodes together."""
+    work: Counter[str] = Counter()
+    spawn, run = Driver._spawn, Checks.run
+
+    def spawned(driver: Driver, coroutine: Coroutine[None, None, None]) -> None:
+        work["tasks"] += 1
+        spawn(driver, coroutine)
+
+    async def ran(checks: Checks, function: Callable[[], object]) -> object:
+        work["hops"] += 1
+        return await run(checks, function)
+
+    def wrote(writes: Sequence[Write]) -> None:
+        work["commits"] += 1
+
+    monkeypatch.setattr(Driver, "_spawn", spawned)
+    monkeypatch.setattr(Checks, "run", ran)
+    await world.start(*RECORDERS)
+    for node in world.nodes.values():
+        node.disk.after = wrote
+        node.transport.sent.clear()
+    raws = [make_transaction(world.genesis, "recorder-1", number).raw for number in range(count)]
+
+    await world.nodes["recorder-1"].driver.submit(raws)
+    await world.height(1)
+
+    assert all(len(node.reader.receipts(1) or ()) == count for node in world.nodes.values())
+    messages = sum(len(node.transport.sent) for node in world.nodes.values())
+    # A batch, a proposal, PREPARE, COMMIT, each to three; what is sent again comes on top.
+    assert messages <= 60
+    assert max(work["tasks"], work["hops"]) <= 10
+    assert work["commits"] <= 20
 
 
 async def test_a_node_that_comes_late_syncs_over_requests(alone: World) -> None:
