@@ -7,17 +7,19 @@ wait for the network libraries of a daemon.
 import importlib
 import json
 import os
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, get_args
 
 import click
 
+from consensus.committee import QuorumRule
 from node.console import (
     PATH,
     CommandError,
@@ -344,6 +346,75 @@ def _report(report: "CampaignReport", path: Path | None) -> None:
     fields += [(name, f"{of['times']} in {of['runs']} runs") for name, of in mix.items()]
     document = {"exit_code": report.exit_code, "summary": summary, "mix": mix, "runs": runs}
     emit_fields(document, fields)
+
+
+@main.command()
+@json_option
+@click.option("--recorders", default=4, show_default=True, help="They propose and vote.")
+@click.option("--auditors", default=0, show_default=True, help="They vote.")
+@click.option("--observers", default=0, show_default=True, help="They follow.")
+@click.option(
+    "--quorum",
+    default="per_class",
+    show_default=True,
+    type=click.Choice(get_args(QuorumRule)),
+    help="How votes are counted.",
+)
+@click.option("--operations", default=1, show_default=True, help="In each transaction.")
+@click.option(
+    "--transaction-bytes",
+    default=300,
+    show_default=True,
+    help="Of a transaction with one operation and its signature.",
+)
+@click.option("--seconds", default=10.0, show_default=True, help="Of each loaded phase.")
+@click.option(
+    "--in-flight", default=0, help="Under way in the closed loop. Default: what gives the most."
+)
+@click.option("--lone", default=50, show_default=True, help="Transactions sent one at a time.")
+@click.option("--seed", default=0, show_default=True, help="What the transactions hold.")
+@click.option("--output", type=PATH, help="Write the result, as JSON, to this file as well.")
+def bench(output: Path | None, **values: Any) -> None:
+    """Measure real daemons on this machine: throughput, latency, cost, and the floor.
+
+    Starts the daemons in a temporary directory, loads them from a process of its own and stops
+    them. The floor is what as many processes reach that only check, hash, decode and store.
+    """
+    from simulations.bench import report
+    from simulations.bench.bench import Bench
+    from simulations.bench.options import BenchError, OptionError, Options
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        measuring = Bench(Options(**values))
+        with _output(output), progress("Measuring", measuring.seconds) as bar:
+            result = measuring.run(note, bar.advance)
+    except OptionError as error:
+        raise click.UsageError(str(error)) from error
+    except BenchError as error:
+        raise CommandError(str(error), ExitCode.REFUSED) from error
+    except KeyboardInterrupt:
+        note("Interrupted. All processes of the benchmark have been stopped.")
+        raise
+    document = report.document(result)
+    if output is not None:
+        with _output(output):
+            report.write(output, document)
+    emit_fields(document, report.fields(result))
+
+
+@contextmanager
+def _output(path: Path | None) -> Iterator[None]:
+    """Touch a file that will be written; its trouble here or later is a CommandError."""
+    try:
+        if path is not None:
+            path.touch()
+        yield
+    except OSError as error:
+        raise CommandError(
+            f"{printable(path or Path())} cannot be written: {reason(error)}.", ExitCode.FILE
+        ) from error
 
 
 if __name__ == "__main__":

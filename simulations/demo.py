@@ -288,9 +288,9 @@ def find_files(directory: Path) -> list[Path]:
     return sorted(file for file in found if file.is_file() and os.access(file, os.R_OK))
 
 
-def free_ports(count: int) -> int:
-    """The first of `count` ports in a row on which nothing listens."""
-    for first in range(PORTS_FROM, 60_000, count):
+def free_ports(count: int, start: int = PORTS_FROM) -> int:
+    """The first of `count` ports in a row, from `start` on, on which nothing listens."""
+    for first in range(start, 60_000, count):
         if all(is_free(port) for port in range(first, first + count)):
             return first
     raise DemoFailed(f"no {count} free ports in a row on 127.0.0.1")

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ID = "ab" * 32
 COMMANDS = (
     "testnet start status peers verify repair keys person record grant revoke share tx block "
-    "member evidence proof simulate"
+    "member evidence proof simulate bench"
 ).split()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 
 import trio
 from libp2p.io.trio import TrioTCPStream
@@ -75,15 +76,21 @@ class Waiters:
 
 
 class Packets:
-    """Both directions of one connection, whose socket it takes over."""
+    """Both directions of one connection, whose socket it takes over.
 
-    def __init__(self, session: SecureSession, token: trio.lowlevel.TrioToken) -> None:
+    `counts` learns the bytes that pass, encrypted and without what TCP adds.
+    """
+
+    def __init__(
+        self, session: SecureSession, token: trio.lowlevel.TrioToken, counts: Counter[str]
+    ) -> None:
         noise = session.conn
         if not isinstance(noise, NoiseTransportReadWriter):
             raise TypeError("not a Noise connection")
         raw = noise.read_writer.read_write_closer
         if not isinstance(raw, RawConnection) or not isinstance(raw.stream, Socket):
             raise TypeError("not over a Socket")
+        self._counts = counts
         self._noise = noise.noise_state
         self._socket = raw.stream.stream.socket
         self.descriptor = os.dup(self._socket.fileno())
@@ -123,6 +130,7 @@ class Packets:
             except OSError as error:
                 self._error = error
                 return False
+            self._counts["wire_bytes_sent"] += written
             self._outgoing = self._outgoing[written:]
             self.unsent_bytes -= written
         return True
@@ -155,6 +163,7 @@ class Packets:
             data = os.read(self.descriptor, _READ_BYTES)
         except BlockingIOError:
             return True
+        self._counts["wire_bytes_received"] += len(data)
         self._encrypted += data
         return bool(data)
 

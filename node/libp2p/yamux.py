@@ -99,7 +99,7 @@ class Muxer(IMuxedConn):
         self._read_all = False
         self._trouble: Exception | None = None
         self._over = Waiters(self.token)
-        self.packets = Packets(conn, self.token)
+        self.packets = Packets(conn, self.token, counts)
         self._streams: dict[int, Stream] = {}
         self._next = 1 if conn.is_initiator else 2
         self._inbound = 0

@@ -45,6 +45,9 @@ async def test_messages_arrive_in_order_and_many_per_frame() -> None:
         assert b.heard.messages == [(A, message) for message in sent]
         assert a.heard.messages == [(B, b"back")]
         assert a.transport.counters()["frames_sent"] < 20
+        passed = sum(map(len, sent))
+        assert passed < a.transport.counters()["wire_bytes_sent"] < 2 * passed
+        assert b.transport.counters()["wire_bytes_received"] > passed
         assert a.transport.connected() == (B,)
 
 

@@ -1,0 +1,1 @@
+"""Real daemons under a measured load: how fast, how costly, and how near the floor they are."""

@@ -1,0 +1,81 @@
+"""What the machine is, and what processes have used of it; from /proc (Linux)."""
+
+import os
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a process has used since it started."""
+
+    cpu_seconds: float
+    rss_bytes: int
+    rss_peak_bytes: int
+    written_bytes: int
+    """Handed to the disk below the file system; 0 where that is memory."""
+
+
+def used(pid: int) -> Used:
+    """What a process has used; raises OSError if it has ended."""
+    process = Path(f"/proc/{pid}")
+    # After the name, which may hold anything: proc(5).
+    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    memory = _fields(process / "status")
+    return Used(
+        (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND,
+        int(memory["VmRSS"].split()[0]) * 1024,
+        int(memory["VmHWM"].split()[0]) * 1024,
+        int(_fields(process / "io")["write_bytes"]),
+    )
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def facts(directory: Path) -> dict[str, object]:
+    """What figures depend on; nothing that names the machine or its user."""
+    processor = _fields(Path("/proc/cpuinfo")).get("model name", platform.machine())
+    memory = _fields(Path("/proc/meminfo")).get("MemTotal", "0 kB")
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "cores": cores(),
+        "processor": processor,
+        "memory_mib": int(memory.split()[0]) // 1024,
+        "load_average_before": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "file_system": file_system(directory, Path("/proc/self/mounts").read_text()),
+    }
+
+
+def file_system(directory: Path, mounts: str) -> str:
+    """The type of the file system that holds a directory, by the text of /proc/mounts."""
+    wanted = directory.resolve()
+    found = (0, "unknown")
+    for line in mounts.splitlines():
+        _, place, kind, *_ = line.split()
+        # Later mounts hide earlier ones at the same place.
+        if wanted.is_relative_to(place) and len(place) >= found[0]:
+            found = (len(place), kind)
+    return found[1]
+
+
+def database_bytes(home: Path) -> int:
+    """The size of a node's database with its log."""
+    return sum(path.stat().st_size for path in (home / "data").glob("ledger.db*"))
+
+
+def _fields(path: Path) -> dict[str, str]:
+    """The first "name: value" line of each name."""
+    found: dict[str, str] = {}
+    for line in path.read_text().splitlines():
+        name, _, value = line.partition(":")
+        found.setdefault(name.strip(), value.strip())
+    return found
