@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ledger.transactions import TransactionError
+from primitives.keys import PrivateKey
 from simulations.bench import payload
 from simulations.bench.floor import floor, mean, measure
 from storage.floor import store
@@ -15,7 +16,7 @@ SHAPE = payload.shape(1, 300)
 
 def test_bad_transactions_do_not_pass(tmp_path: Path) -> None:
     chance = random.Random(1)
-    key = payload.PrivateKey(chance.randbytes(32))
+    key = PrivateKey(chance.randbytes(32))
     made = payload.sign(bytes(32), [key], SHAPE, 1_000, 5, chance)
     good = [signed.raw for signed in made]
     kept = store(good, bytes(32), tmp_path / "good.db", 2)
