@@ -108,7 +108,10 @@ def plot(results: Sequence[Result], directory: Path) -> list[Path]:
                 sizes = [result.institutions for result in found]
                 axes.plot(sizes, [getattr(r, name) for r in found], marker="o", label=rule)
             axes.set(xlabel="institutions", ylabel=label, title=condition, xscale="log")
-            axes.set_ylim(bottom=0)
+            sizes = list(dict.fromkeys(result.institutions for result in results))
+            axes.set_xticks(sizes, [str(size) for size in sizes])
+            axes.set_xticks((), minor=True)
+            axes.set_ylim(0, 1.1 * max([getattr(r, name) for r in results], default=1.0))
             axes.legend()
             path = directory / f"{short}-{condition.replace(' ', '-')}.png"
             figure.savefig(path, dpi=120)
