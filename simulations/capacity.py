@@ -221,10 +221,11 @@ class CapacityRun:
             self._witness_block(applied)
 
     def _witness_block(self, applied: Applied) -> None:
+        self._transactions += len(applied.written.receipts)
         if self._measuring:
-            self._transactions += len(applied.written.receipts)
             self._blocks += 1
-        elif applied.header.height >= WARM_UP_BLOCKS:
+        elif applied.header.height >= WARM_UP_BLOCKS and self._turned_over:
+            self._transactions = 0
             busy_us = sum(processor.busy_us for processor in self.processors)
             network = self.network
             self._from = _Tally(self.schedule.now, network.messages, network.bytes, busy_us)
@@ -232,6 +233,14 @@ class CapacityRun:
             for id in self.dead:
                 self.nodes[id].stop()
             self._move_clients()
+
+    @property
+    def _turned_over(self) -> bool:
+        """Whether, at saturation, as many transactions have come through as are under way: what all
+        clients submitted at once at the start says nothing of what the slowest can keep up with.
+        """
+        burst, outstanding = self.cell.load.burst, self.cell.load.outstanding
+        return self.rate is not None or self._transactions * burst >= outstanding
 
     def _move_clients(self) -> None:
         """Whoever waited for a receipt of a node that died submits to another one."""
@@ -266,8 +275,11 @@ class CapacityRun:
         if not self._measuring:
             return False
         blocks = self._blocks
-        known = self.rate is None or len(self._latencies_us) >= self.cell.latencies
-        enough = blocks >= self.cell.blocks and known
+        if self.rate is None:
+            enough = self._turned_over
+        else:
+            enough = len(self._latencies_us) >= self.cell.latencies
+        enough = enough and blocks >= self.cell.blocks
         return enough or blocks >= self.cell.blocks * BLOCKS_FACTOR_MAX
 
     def _measured(self) -> Measurement:
