@@ -13,7 +13,7 @@ LOCKS := requirements/build.txt requirements/runtime.txt requirements/demo.txt r
 # The directory of one's own files for the demo. It travels in the environment, unexpanded: any name is safe there.
 override export DATA := $(value DATA)
 
-.PHONY: help install demo test model check chaos floods mutants clean
+.PHONY: help install demo test model check bench chaos floods mutants clean
 
 help: ## Show this list
 	@awk -F ': .*## ' '/^[a-z]+: .*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,9 @@ check: .venv/.installed ## Run ruff (style, errors) and mypy (strict types)
 	@$(RUN) -m ruff format --quiet --diff . || { echo "To apply this: $(RUN) -m ruff format ." >&2; exit 1; }
 	@echo "Types (mypy)"
 	@$(RUN) -m mypy
+
+bench: .venv/.installed ## Measure real daemons against every aim and the floor: about ten minutes
+	@$(RUN) -m simulations.bench
 
 chaos: .venv/.installed ## Run real daemons under load while everything goes wrong: three seeds, about ten minutes
 	@$(RUN) -m pytest -m chaos

@@ -34,7 +34,9 @@ CONSENSUS_VALUES = tuple(
 # These drive real daemons: by the command, and by the RPC for load.
 CLIENTS_OF_DAEMONS = tuple(
     f"simulations.{name}"
-    for name in "bench.client bench.phases chaos_nodes demo floods load newcomer torture".split()
+    for name in (
+        "bench.client bench.growth bench.phases chaos_nodes demo floods load newcomer torture"
+    ).split()
 )
 ONLY_IN = {
     "libp2p": "node/libp2p",  # libp2p.py, and the libp2p_*.py it is split into

@@ -96,6 +96,8 @@ class Phases:
                 return await self._run(self._open(numbers), numbers)
             case "lone":
                 return await self._lone(int(numbers["count"]))
+            case "query":
+                return await self._query(int(numbers["count"]))
             case "count":
                 return {"final": self._final}
             case _:
@@ -289,6 +291,26 @@ class Phases:
             await asyncio.sleep(LONE_PAUSE_MS / 1000)
             self._say({"lone": 1})
         return {"latencies_ms": latencies_ms, "failed": failed}
+
+    async def _query(self, count: int) -> Document:
+        """Look up so many transactions and records of blocks from everywhere in the chain."""
+        head = int((await self._watched.call("chain_head"))["height"])
+        took: dict[str, list[float]] = {}
+
+        async def ask(method: str, identity: str) -> Any:
+            started = time.monotonic()
+            answer = await self._watched.call(method, id=identity)
+            took.setdefault(method, []).append((time.monotonic() - started) * 1000)
+            return answer
+
+        for _ in range(count):
+            height = self._chance.randint(1, head)
+            listed = (await self._watched.call("block_get", height=height))["transactions"]
+            chosen = self._chance.choice(listed)["id"]
+            record = (await ask("transaction_get", chosen))["operations"][0]["record"]
+            await ask("record_get", record)
+            await ask("proof_record", record)
+        return {"latencies_ms": took}
 
 
 def _ms(final: Final) -> float:

@@ -1,0 +1,122 @@
+"""`make bench`: every aim that real daemons on one machine can show, what was got, met or not.
+
+About ten minutes. Exit code 0 unless it could not be measured: a miss is a figure, no failure.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from simulations.bench.bench import Bench, Result
+from simulations.bench.growth import Growth, grow
+from simulations.bench.options import BenchError, Options
+from simulations.bench.report import percent_of_floor
+
+SECONDS = 8.0
+MARKS = (2_000, 10_000)
+"""Short: `python -m simulations.bench.growth` goes to a million."""
+RSS_MIB_MAX = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An aim and what became of it."""
+
+    aim: str
+    got: str
+    met: bool
+
+
+def judge(one: Result, hundred: Result, ten: Result, growth: Growth) -> list[Line]:
+    """Every aim, in the order of the list."""
+    half = one.open_loops["50%"].latency
+    share, floor = percent_of_floor(one), one.floor.tx_per_second
+    by_cpu, rate = 100 * one.of_floor.by_cpu, one.saturation.tx_per_second
+    lone = one.lone.p50_ms if one.lone is not None else float("inf")
+    four, more = one.saturation.cpu_us_per_transaction, ten.saturation.cpu_us_per_transaction
+    first, last = growth.marks[0], growth.marks[-1]
+    kept = last.tx_per_second / first.tx_per_second
+    start = max(mark.start_seconds for mark in growth.marks)
+    memory = max(mark.rss_bytes_max for mark in growth.marks) / 2**20
+    operations = hundred.saturation.operations_per_second
+    per_cpu, own = four / more, one.of_floor.own_cost_us
+    caught = growth.catch_up.times_live_speed
+    return [
+        Line(
+            "4 recorders, 300 B: 60 % of the floor",
+            f"{share:.1f} % of floor ({rate:.0f} of {floor:.0f} tx/s)",
+            share >= 60,
+        ),
+        Line("  the same by processor time", f"{by_cpu:.1f} % of floor", by_cpu >= 60),
+        Line("100 operations: 15,000/s", f"{operations:.0f} operations/s", operations >= 15_000),
+        Line("p50 at half of saturation: 50 ms", f"{half.p50_ms} ms", half.p50_ms <= 50),
+        Line("p99 at half of saturation: 250 ms", f"{half.p99_ms} ms", half.p99_ms <= 250),
+        Line("lone transaction, p50: 30 ms", f"{lone} ms", lone <= 30),
+        Line("own cost a transaction and node: 40 us", f"{own:.1f} us", own <= 40),
+        Line(
+            "7 voters + 3 observers: half of 4 voters per processor time",
+            f"{per_cpu:.2f} ({more:.0f} and {four:.0f} us a transaction and node)",
+            per_cpu >= 0.5,
+        ),
+        Line(
+            f"throughput at {last.transactions} to that at {first.transactions}: 0.8",
+            f"{kept:.2f}",
+            kept >= 0.8,
+        ),
+        Line("start-up: under 5 s", f"{start} s", start < 5),
+        Line(f"memory: under {RSS_MIB_MAX} MiB", f"{memory:.0f} MiB", memory < RSS_MIB_MAX),
+        Line("catch-up: 5 times live speed", f"{caught} times", caught >= 5),
+    ]
+
+
+def table(found: list[Line], machine: dict[str, object]) -> Table:
+    """For people."""
+    where = f"{machine['date']}, {machine['cores']} cores, {machine['processor']}"
+    shown = Table("aim", "got", "", title=f"medpact bench, {where}", title_justify="left")
+    for line in found:
+        shown.add_row(line.aim, line.got, "met" if line.met else "not met")
+    return shown
+
+
+def measure(seconds: float, marks: tuple[int, ...], say: Callable[[str], None]) -> Table:
+    """Measure all. Raises BenchError."""
+
+    def one(options: Options) -> Result:
+        return Bench(options).run(say, lambda _: None)
+
+    say("4 recorders, 300 B, one operation")
+    plain = one(Options(seconds=seconds))
+    say("4 recorders, 100 operations a signature")
+    hundred = one(Options(seconds=seconds, operations=100, lone=0))
+    say("4 recorders, 3 auditors, 3 observers")
+    ten = one(Options(auditors=3, observers=3, seconds=seconds, in_flight=4_000, lone=0))
+    say("growth and catch-up")
+    found = judge(plain, hundred, ten, grow(marks, say))
+    return table(found, plain.machine)
+
+
+def main() -> int:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each loaded phase")
+    arguments = parser.parse_args()
+    console, errors = Console(highlight=False), Console(highlight=False, stderr=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        console.print(measure(arguments.seconds, MARKS, errors.print))
+    except BenchError as error:
+        errors.print(str(error), markup=False)
+        return 1
+    except KeyboardInterrupt:
+        errors.print("Interrupted. All processes of the benchmark have been stopped.")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
