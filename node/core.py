@@ -98,6 +98,7 @@ class Core:
         settings: CoreSettings,
         replay: ReplayWindow,
         *,
+        boots: int,
         restored: bool,
         now: int,
     ) -> None:
@@ -123,7 +124,7 @@ class Core:
         candidates = Candidates(settings.fetch_patience_ms, settings.fetch_retry_ms)
         self._judging = Judging(id, self.chain, candidates, self.mempool, self._outbox)
         self._spreading = Spreading(
-            id, key, settings.spread, self.chain, self.mempool, self._outbox
+            id, key, settings.spread, self.chain, self.mempool, self._outbox, boots
         )
         self._seat = Seat(
             id,

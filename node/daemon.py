@@ -176,6 +176,7 @@ async def stand_up(
         reader,
         CoreSettings(),
         restore_window(reader, genesis),
+        boots=boot.boots,
         restored=boot.restored and not past.override_restored,
         now=monotonic_ms(),
     )

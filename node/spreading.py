@@ -33,6 +33,11 @@ class SpreadSettings:
     announced at once."""
 
 
+BOOTS_COUNTED = 2**16
+"""Starts after which the number of a start in a sequence repeats; a sequence below 2**63 leaves the
+clock above it room until the year 6400."""
+
+
 class Spreading:
     """Batches of this member and heads, on their way to the others."""
 
@@ -44,6 +49,7 @@ class Spreading:
         chain: Chain,
         mempool: Mempool,
         outbox: Outbox,
+        boots: int,
     ) -> None:
         self._id = id
         self._key = key
@@ -51,6 +57,7 @@ class Spreading:
         self._chain = chain
         self._mempool = mempool
         self._outbox = outbox
+        self._boots = boots % BOOTS_COUNTED
         self._sequence = chain.replay.highest_sequence(id) or 0
         self._seal_at: int | None = None
         self._announce_at = outbox.now + settings.announce_ms
@@ -165,14 +172,17 @@ class Spreading:
         """Sign waiting transactions as one batch, keep it, and carry it to the voters.
 
         The wall clock in the sequence keeps it above any used before, even where the store that
-        knew them is lost. What has run meanwhile, in the batch of another member, is left out.
+        knew them is lost, and the number of this start below it apart from them, even where the
+        clock was set back as well. What has run meanwhile, in the batch of another member, is left
+        out.
         """
         self._seal_at = None
         waiting = self._mempool.take_waiting()
         transactions = [t for t in waiting if not self._chain.replay.seen(t.id)]
         if not transactions:
             return
-        self._sequence = max(self._sequence + 1, self._outbox.wall)
+        moment = max(self._sequence // BOOTS_COUNTED + 1, self._outbox.wall)
+        self._sequence = moment * BOOTS_COUNTED + self._boots
         batch = seal_batch(
             self._chain.genesis.chain_id,
             self._key,

@@ -87,7 +87,15 @@ class CapacityNode:
         self._sent: tuple[Message | None, Sized[Message] | None] = (None, None)
         window = restore_window(store, site.genesis)
         self.core = Core(
-            site.genesis, id, key, store, CoreSettings(), window, restored=False, now=self._now_ms
+            site.genesis,
+            id,
+            key,
+            store,
+            CoreSettings(),
+            window,
+            boots=1,
+            restored=False,
+            now=self._now_ms,
         )
 
     @property

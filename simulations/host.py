@@ -85,7 +85,6 @@ class Host:
         self.turned_wall = 0
         """The wall clock at the turn whose effects are being performed."""
         self.counters: Counter[str] = Counter()
-        self._boots = 0
         self._promises = 0
         self._forgot = False
         self._offset_ms = 0
@@ -130,7 +129,6 @@ class Host:
         """Boot: what the disk holds is all that the process knows."""
         world, store = self.world, self.store
         self.life += 1
-        self._boots += 1
         self._offset_ms = self.chance.randint(0, 10_000_000)
         self._events.clear()
         self._performing = False
@@ -143,6 +141,7 @@ class Host:
             store,
             CoreSettings(stubborn=self.shown != self.name),
             restore_window(store, world.genesis),
+            boots=self.life,
             restored=self._forgot,
             now=self.now,
         )
@@ -166,12 +165,12 @@ class Host:
 
     def backup(self) -> Backup:
         """Copy the disk."""
-        return Backup(self.store.copy(), self._boots, self._promises)
+        return Backup(self.store.copy(), self.life, self._promises)
 
     def restore(self, backup: Backup) -> None:
         """Put a backup in place of the disk; the boot counter outside tells what is missing."""
         self.store = backup.store.copy()
-        forgets = (backup.boots, backup.promises) != (self._boots, self._promises)
+        forgets = (backup.boots, backup.promises) != (self.life, self._promises)
         self._forgot = self._forgot or forgets
         self.tell("is restored from a backup")
 

@@ -155,6 +155,7 @@ class Bench:
         id: str,
         store: MemoryStore | None = None,
         *,
+        boots: int = 1,
         restored: bool = False,
         now: int = 1_000,
         settings: CoreSettings | None = None,
@@ -173,6 +174,7 @@ class Bench:
             self.store,
             settings or CoreSettings(),
             restore_window(self.store, genesis),
+            boots=boots,
             restored=restored,
             now=now,
         )

@@ -453,6 +453,7 @@ def test_a_store_without_genesis_is_refused() -> None:
             MemoryStore(),
             CoreSettings(),
             ReplayWindow(10),
+            boots=1,
             restored=False,
             now=0,
         )

@@ -147,6 +147,7 @@ async def test_stored_batches_come_back_but_for_those_of_earlier_keys(tmp_path: 
         reader,
         CoreSettings(),
         restore_window(reader, GENESIS),
+        boots=1,
         restored=False,
         now=0,
     )

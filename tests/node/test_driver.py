@@ -219,6 +219,7 @@ class World:
             reader,
             settings or CoreSettings(),
             restore_window(reader, genesis),
+            boots=1,
             restored=False,
             now=monotonic_ms(),
         )

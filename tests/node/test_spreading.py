@@ -13,7 +13,7 @@ from node.events import (
     Submitted,
 )
 from node.mempool import MempoolLimits
-from node.spreading import SpreadSettings
+from node.spreading import BOOTS_COUNTED, SpreadSettings
 from node.wire import BatchBody, BatchesAnnounced, Head, HeadAnnounced
 from tests.node.support import Bench, make_batch, make_genesis, make_transaction
 
@@ -103,22 +103,33 @@ def test_sequences_ascend_whatever_the_clock_does_and_whatever_we_forgot() -> No
     bench = make(batch_delay_ms=0)
     submit(bench, 1)
     (first,) = sealed(bench)
-    assert first.sequence == bench.wall
+    assert divmod(first.sequence, BOOTS_COUNTED) == (bench.wall, 1)
     bench.skew_ms = -(10**6)
     submit(bench, 2)
     (second,) = sealed(bench)
-    assert second.sequence == first.sequence + 1
+    assert divmod(second.sequence, BOOTS_COUNTED) == (bench.wall + 10**6 + 1, 1)
     # A batch of ours that only others remember comes back from them.
-    forgotten = make_batch(bench.genesis, bench.id, second.sequence + 100)
+    forgotten = make_batch(bench.genesis, bench.id, second.sequence + 100 * BOOTS_COUNTED)
     bench.step(BatchArrived("recorder-3", forgotten))
     submit(bench, 3)
-    assert sealed(bench)[0].sequence == forgotten.sequence + 1
+    assert sealed(bench)[0].sequence == forgotten.sequence + BOOTS_COUNTED
     # And one that the store kept.
     again = Bench(bench.genesis, bench.id, bench.store)
     again.skew_ms = -(10**9)
     again.start()
     submit(again, 4)
-    assert sealed(again)[0].sequence == forgotten.sequence + 2
+    assert sealed(again)[0].sequence == forgotten.sequence + 2 * BOOTS_COUNTED
+
+
+def test_a_restored_backup_and_a_clock_set_back_do_not_use_a_sequence_again() -> None:
+    bench = make(batch_delay_ms=0)
+    submit(bench, 1)
+    (lost,) = sealed(bench)
+    restored = Bench(bench.genesis, bench.id, boots=2, restored=True)
+    submit(restored, 2)
+    (batch,) = sealed(restored)
+    assert bench.wall == restored.wall
+    assert batch.sequence == lost.sequence + 1
 
 
 def test_what_is_too_much_waits_unsealed_without_spinning() -> None:

@@ -77,3 +77,8 @@ def test_where_no_recorder_can_be_reached_views_change_no_faster_than_time_allow
     here), went through a hundred views at the speed of the network, and were blamed for it.
     """
     check(draw(821, NETWORK))
+
+
+def test_a_backup_restored_with_the_clock_set_back_does_not_reuse_a_sequence() -> None:
+    """Profile standard, seed 335: sealed 4 s in the future, set back twice, sealed again."""
+    check(draw(335))
