@@ -374,13 +374,16 @@ def _report(report: "CampaignReport", path: Path | None) -> None:
 @click.option("--lone", default=50, show_default=True, help="Transactions sent one at a time.")
 @click.option("--seed", default=0, show_default=True, help="What the transactions hold.")
 @click.option("--output", type=PATH, help="Write the result, as JSON, to this file as well.")
-def bench(output: Path | None, **values: Any) -> None:
+@click.option(
+    "--plot", type=PATH, help="Draw throughput and latency over time into this directory."
+)
+def bench(output: Path | None, plot: Path | None, **values: Any) -> None:
     """Measure real daemons on this machine: throughput, latency, cost, and the floor.
 
     Starts the daemons in a temporary directory, loads them from a process of its own and stops
     them. The floor is what as many processes reach that only check, hash, decode and store.
     """
-    from simulations.bench import report
+    from simulations.bench import plots, report
     from simulations.bench.bench import Bench
     from simulations.bench.options import BenchError, OptionError, Options
 
@@ -388,7 +391,12 @@ def bench(output: Path | None, **values: Any) -> None:
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         measuring = Bench(Options(**values))
-        with _output(output), progress("Measuring", measuring.seconds) as bar:
+        if plot is not None:
+            plots.check()
+        if output is not None:
+            with _writing(output):
+                output.touch()
+        with progress("Measuring", measuring.seconds) as bar:
             result = measuring.run(note, bar.advance)
     except OptionError as error:
         raise click.UsageError(str(error)) from error
@@ -399,21 +407,22 @@ def bench(output: Path | None, **values: Any) -> None:
         raise
     document = report.document(result)
     if output is not None:
-        with _output(output):
+        with _writing(output):
             report.write(output, document)
+    if plot is not None:
+        with _writing(plot):
+            plots.draw(result, plot)
     emit_fields(document, report.fields(result))
 
 
 @contextmanager
-def _output(path: Path | None) -> Iterator[None]:
-    """Touch a file that will be written; its trouble here or later is a CommandError."""
+def _writing(path: Path) -> Iterator[None]:
+    """While a file or directory is written, its trouble is a CommandError."""
     try:
-        if path is not None:
-            path.touch()
         yield
     except OSError as error:
         raise CommandError(
-            f"{printable(path or Path())} cannot be written: {reason(error)}.", ExitCode.FILE
+            f"{printable(path)} cannot be written: {reason(error)}.", ExitCode.FILE
         ) from error
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from simulations.bench import plots
 from simulations.bench.__main__ import judge, table
 from simulations.bench.bench import Result
 from simulations.bench.figures import latency
@@ -60,6 +61,12 @@ def test_a_result_is_told_in_lines() -> None:
     assert percent_of_floor(result()) == 12.5
     assert told["of the floor, by clock"] == "12.5 % of floor"
     assert told["own cost"] == "40.0 us a transaction and node beyond the check"
+
+
+def test_plots_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(BenchError, match="not installed: pip install"):
+        plots.check()
 
 
 def test_growth_is_told_in_lines_and_needs_ascending_marks() -> None:
