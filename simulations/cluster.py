@@ -40,6 +40,8 @@ from simulations.world import Backup, Checks, World
 
 LATE_TRANSACTIONS = 4
 """Submitted after the healing: what works again must show it."""
+RESTORE_MS = 10
+"""How long it takes to notice that a process has died, and to put a backup in place."""
 QUIET_MS = 3_000
 """Voters that say nothing for so long say nothing more: it is above every `resend_ms`."""
 
@@ -235,10 +237,15 @@ class Cluster:
                 for host in self.hosts:
                     at(start, host.stop)
                     at(start + down_ms, partial(self._start, host))
-            case faults.RestoredBackup(copied, start, who, down_ms):
+            case faults.RestoredBackup(copied, start, who, down_ms, moment):
                 host = self._by_id[who]
                 at(copied, lambda: self._backups.update({number: host.backup()}))
-                at(start, lambda: self._replace_disk(host, number))
+                if moment is None:
+                    at(start, lambda: self._replace_disk(host, number))
+                else:
+                    at(start, lambda: host.die_at(moment, 0))
+                    until = start + down_ms // 2
+                    at(start, lambda: self._restore_once_dead(host, number, until))
                 at(start + down_ms, lambda: self._start(host))
             case faults.Pause(start, until, who):
                 host = self._by_id[who]
@@ -278,6 +285,15 @@ class Cluster:
     def _start(self, host: Host) -> None:
         if not host.up:
             host.start()
+
+    def _restore_once_dead(self, host: Host, number: int, until: int) -> None:
+        """Put the backup in place when the process has died as planned, or in the end."""
+        if host.up and self.schedule.now < until:
+            again = partial(self._restore_once_dead, host, number, until)
+            self.schedule.after(RESTORE_MS, again)
+        else:
+            self._replace_disk(host, number)
+            self.schedule.after(RESTORE_MS, lambda: self._start(host))
 
     def _replace_disk(self, host: Host, number: int) -> None:
         host.stop()

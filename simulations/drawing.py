@@ -148,10 +148,12 @@ def _draw_liars(
 def _tell_how(
     chance: random.Random, who: Sequence[str], lies: Sequence[str]
 ) -> list[tuple[str, str]]:
-    """Half of the kinds, or one that all of them share, most often that which needs others."""
+    """Half of the kinds, or one that all of them share, most often that which needs others: what
+    many can do together is worst, and rare among what each does for itself.
+    """
     on = [kind for kind in lies if chance.random() < 0.5] or [chance.choice(lies)]
-    if chance.random() < 0.3:
-        colluding = [kind for kind in lies if kind in COLLUDERS]
+    if chance.random() < (0.3 if len(who) < 2 else 0.6):
+        colluding = [kind for kind in COLLUDERS if kind in lies]
         on = [chance.choice(colluding * len(on) + on)]
     return [(one, chance.choice(on)) for one in who]
 
@@ -207,7 +209,28 @@ def _draw_faults(
             if fault is not None:
                 found.append(fault)
     kept = chance.sample(found, min(len(found), profile.faults_max))
+    kept = _restore_in_common_ruin(chance, kept, heal_ms)
     return tuple(sorted(kept, key=lambda fault: fault.at))
+
+
+def _restore_in_common_ruin(
+    chance: random.Random, found: Sequence[Fault], heal_ms: int
+) -> list[Fault]:
+    """Restore some backups as all processes die, so that a height goes on at which promises were
+    lost; whoever is alone with its loss mostly finds that height decided.
+    """
+    ruins = [fault for fault in found if isinstance(fault, faults.CrashAll)]
+    kept: list[Fault] = []
+    for fault in found:
+        shared = isinstance(fault, faults.RestoredBackup) and ruins and chance.random() < 0.5
+        if isinstance(fault, faults.RestoredBackup) and shared:
+            ruin = chance.choice(ruins)
+            copied_at = max(ruin.at - (fault.at - fault.copied_at), 0)
+            down_ms = min(fault.down_ms, heal_ms - ruin.at)
+            kept.append(faults.RestoredBackup(copied_at, ruin.at, fault.who, down_ms))
+        else:
+            kept.append(fault)
+    return kept
 
 
 def _part_twins(fault: faults.Partition, liars: Sequence[Byzantine]) -> faults.Partition:
@@ -264,7 +287,12 @@ def _draw_fault(
         return None
     who = chance.choice(spare)
     if kind is faults.RestoredBackup:
-        return faults.RestoredBackup(chance.randint(0, at), at, who, down_ms)
+        age_ms = min(chance.choice((50, 300, 1_500, at)), at)
+        if chance.random() < 0.5:
+            moment = chance.choice(faults.MOMENTS)
+            return faults.RestoredBackup(at - age_ms, at, who, down_ms, moment)
+        down_ms = min(chance.choice((1, 100, 500, down_ms)), down_ms)
+        return faults.RestoredBackup(at - age_ms, at, who, down_ms)
     skew = settings["clock_drift_ms_max"] * chance.choice((-100, -2, 2, 100))
     return faults.ClockJump(at, until, who, skew)
 

@@ -67,12 +67,17 @@ class CrashAll:
 
 @dataclass(frozen=True, slots=True)
 class RestoredBackup:
-    """A disk is copied at `copied_at`; at `at` the process dies and comes back with that copy."""
+    """A disk is copied at `copied_at`; at `at` the process dies and comes back with that copy.
+
+    Where a moment is given it dies at the first such moment, at the latest after half of `down_ms`,
+    and is back as soon as the copy is in place: before the others have decided without it.
+    """
 
     copied_at: int
     at: int
     who: str
     down_ms: int
+    moment: Moment | None = None
 
 
 @dataclass(frozen=True, slots=True)

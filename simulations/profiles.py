@@ -20,8 +20,8 @@ the other classes up to their bounds; more than the bound of every class.
 
 TWINS = "twins"
 LIES = (*BYZANTINE_KINDS, TWINS)
-COLLUDERS = ("equivocator", "conspirator")
-"""Liars that play together, so that enough of them can fork the ledger."""
+COLLUDERS = ("equivocator", "conspirator", "conspirator")
+"""Liars that play together, so that enough of them can fork the ledger, as often as drawn."""
 
 _SMALL = ((4, 1), (4, 1), (4, 1), (4, 0), (4, 0), (3, 1), (1, 4), (2, 2), (1, 1))
 _LARGE = ((4, 3), (4, 4), (5, 2), (7, 1))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from consensus.committee import Committee
 from consensus.messages import Message as ConsensusMessage
-from consensus.messages import PrePrepare, sign
+from consensus.messages import sign
 from ledger.execution import BlockError, execute_block, select_batches
 from node.wire import Consensus, Message, Request, Response
 from primitives.block import Block
@@ -129,15 +129,12 @@ def own_message(host: "Host", message: Message) -> ConsensusMessage | None:
     return None
 
 
-def other_block(
-    host: "Host", said: PrePrepare, time_ms: int, view: int | None = None
-) -> Block | None:
+def other_block(host: "Host", height: int, view: int, time_ms: int) -> Block | None:
     """Another valid block in the place of a proposal, fresh even where the view obliges to one; or
-    one that looks as if an earlier view had proposed it.
+    one that looks as if another view had proposed it.
     """
     chain = host.running.chain
-    view = said.view if view is None else view
-    if said.height != chain.next_height or chain.writing is not None:
+    if height != chain.next_height or chain.writing is not None:
         return None
     chosen = select_batches(
         host.running.mempool.batches(),
@@ -150,7 +147,7 @@ def other_block(
         return execute_block(
             chain.head,
             view,
-            chain.committee.primary(said.height, view),
+            chain.committee.primary(height, view),
             max(time_ms, chain.head.time_ms + 1),
             chosen,
             chain.reader,

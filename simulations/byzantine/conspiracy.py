@@ -10,8 +10,14 @@ are to decide differently. What they do in one view is drawn from what the liter
               to have prepared nothing, so that another block may take its place;
 * half        votes before one side only;
 * starve      PREPAREs but no COMMITs, so that every view prepares and none decides;
+* keep        no votes at all, so that only they can show what the view has prepared;
 * rush        requests for later views, before anyone else wants them;
 * honest      nothing; without it evidence would end every plot at its first height.
+
+As they leave a view they claim what they please of what they can show: all of it, nothing before
+one side, the oldest, what is of an older height, or what was never prepared. A *patient* plot keeps
+what its first view has prepared, lets another block be prepared in the second, and then claims the
+first: whoever does not take the highest claim undoes what may be decided.
 """
 
 from collections.abc import Sequence
@@ -37,7 +43,8 @@ from simulations.byzantine.plot import Plot
 if TYPE_CHECKING:
     from simulations.host import Host
 
-STYLES = ("one side", "one side", "half", "starve", "rush", "honest")
+STYLES = ("one side", "one side", "half", "starve", "keep", "rush", "honest")
+LEAVING = ("honest", "hide", "hide", "hide", "oldest", "old height", "false")
 PLOTS_KEPT_MAX = 3
 
 
@@ -55,6 +62,9 @@ class Conspirator(Behaviour):
                 plot.learn(signed)
                 if isinstance(signed.message, PrePrepare):
                     self._see_proposal(host, plot, signed.message)
+                if isinstance(signed.message, Commit):
+                    # Whoever decides would tell the others.
+                    return self._style(plot, signed.message.view) not in ("starve", "keep")
         return True
 
     def _plot(self, host: "Host", height: int) -> Plot:
@@ -62,7 +72,11 @@ class Conspirator(Behaviour):
         self.collusion.hosts[host.id] = host
         plot = plots.get(height)
         if plot is None:
-            plot = plots[height] = Plot(height, self.chance.random() < 0.6)
+            chance = self.chance
+            plot = plots[height] = Plot(height, chance.random() < 0.6, chance.random() < 0.3)
+            if plot.patient:
+                plot.styles.update({0: "keep", 1: "starve"})
+                plot.leaving.update({1: "none", 2: "oldest"})
             if len(plots) > PLOTS_KEPT_MAX:
                 del plots[min(plots)]
         return plot
@@ -121,6 +135,7 @@ class Conspirator(Behaviour):
             "one side": side == 1 and isinstance(said, Commit),
             "half": side == 1,
             "starve": isinstance(said, Commit),
+            "keep": True,
         }
         if kept.get(style, False) and peer not in self.collusion.members:
             self.lies[style] += 1
@@ -130,18 +145,39 @@ class Conspirator(Behaviour):
     def _leave(
         self, host: "Host", peer: str, plot: Plot, said: ViewChange, message: Message
     ) -> list[bytes]:
-        """Hide what was prepared; or claim more than was."""
-        if not plot.active:
+        """Hide what was prepared; or claim something else, or more than was."""
+        if not plot.active or peer in self.collusion.members:
             return [self.plain(message)]
-        if said.prepared is not None and self.collusion.side(host, peer) == 1:
-            self.lies["hidden claim"] += 1
-            return [self.sign(host, ViewChange(said.height, said.view, None))]
-        if said.prepared is None and self.chance.random() < 0.2:
-            claim = self._false_claim(host, plot, said.view)
-            if claim is not None:
-                self.lies["false claim"] += 1
-                return [self.sign(host, ViewChange(said.height, said.view, claim))]
-        return [self.plain(message)]
+        style = plot.leaving.setdefault(said.view, self.chance.choice(LEAVING))
+        claim = said.prepared
+        match style:
+            case "none":
+                claim = None
+            case "hide" if self.collusion.side(host, peer) == 1:
+                claim = None
+            case "oldest":
+                claim = next(iter(self._proofs(host, plot, said.view)), claim)
+            case "old height":
+                claim = self._old_claim(host, plot, said.view) or claim
+            case "false":
+                if (host.id, said.view) not in plot.false:
+                    plot.false[host.id, said.view] = self._false_claim(host, plot, said.view)
+                claim = plot.false[host.id, said.view] or claim
+        if claim == said.prepared:
+            return [self.plain(message)]
+        self.lies[f"claim: {style}"] += 1
+        return [self.sign(host, ViewChange(said.height, said.view, claim))]
+
+    def _proofs(self, host: "Host", plot: Plot, below: int) -> list[Certificate]:
+        return plot.proofs(self._hosts(), host.running.chain.committee, below)
+
+    def _old_claim(self, host: "Host", plot: Plot, view: int) -> Certificate | None:
+        """What was prepared at a height before."""
+        for height in sorted(self.collusion.plots, reverse=True):
+            proofs = self._proofs(host, self.collusion.plots[height], view)
+            if height < plot.height and proofs:
+                return proofs[0]
+        return None
 
     def answer(self, host: "Host", request: Request, response: Response) -> bytes | None:
         """Serve the blocks of the plot as well."""
@@ -203,7 +239,7 @@ class Conspirator(Behaviour):
 
     def _fresh(self, host: "Host", said: PrePrepare) -> Block | None:
         time_ms = host.wall + self.chance.randint(1, 9)
-        block = other_block(host, said, time_ms)
+        block = other_block(host, said.height, said.view, time_ms)
         return None if block is None or block.hash == said.block.hash else block
 
     # ---- what nobody should believe --------------------------------------------------------------
@@ -214,11 +250,11 @@ class Conspirator(Behaviour):
         if said.justification is None or fresh is None:
             return
         self.lies["false justification"] += 1
-        older = other_block(host, said, host.wall + 11, self.chance.randrange(said.view))
+        older = other_block(host, said.height, self.chance.randrange(said.view), host.wall + 11)
         plot.blocks.update({block.hash: block for block in (fresh, older) if block is not None})
         why = self._false_reason(host, plot, said.justification, said.view)
         block = fresh
-        if why.prepared is not None:
+        if why.prepared is not None and why != said.justification:
             block = plot.blocks.get(why.prepared.block_hash, fresh)
         self._let(host, PrePrepare(said.height, said.view, block, why), self.others(host))
 
@@ -226,7 +262,7 @@ class Conspirator(Behaviour):
         self, host: "Host", plot: Plot, true: Justification, view: int
     ) -> Justification:
         committee = host.running.chain.committee
-        proofs = plot.proofs(self._hosts(), committee, view)
+        proofs = self._proofs(host, plot, view)
         claim = self._false_claim(host, plot, view)
         if claim is not None and self.chance.random() < 0.5:
             why = plot.justify(self._hosts(), committee, view, claim)
@@ -236,6 +272,9 @@ class Conspirator(Behaviour):
             [voter.id for voter in committee.voters if voter.group == group]
             for group in committee.group_sizes
         ]
+        if self.chance.random() < 0.3:
+            # Nothing is false but the block, if this obliges to another.
+            return true
         return spoilt(self.chance, true, proofs, groups)
 
     def _false_claim(self, host: "Host", plot: Plot, view: int) -> Certificate | None:
@@ -244,7 +283,7 @@ class Conspirator(Behaviour):
         if not hashes or view == 0:
             return None
         block_hash = self.chance.choice(hashes)
-        proofs = plot.proofs(self._hosts(), host.running.chain.committee, view)
+        proofs = self._proofs(host, plot, view)
         claim = PreparedClaim(view - 1, block_hash)
         made = invented(host, plot.height, view - 1, block_hash)
         return self.chance.choice([made, *(relabelled(claim, proof) for proof in proofs)])

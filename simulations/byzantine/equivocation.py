@@ -49,7 +49,7 @@ class Equivocator(Behaviour):
         """The other proposal of this view, made once."""
         place = (said.height, said.view)
         if place not in self._proposed:
-            other = other_block(host, said, said.block.header.time_ms + 1)
+            other = other_block(host, said.height, said.view, said.block.header.time_ms + 1)
             if other is None or other.hash == said.block.hash:
                 return None
             self.collusion.pairs[place] = (said.block.hash, other.hash)

@@ -15,6 +15,7 @@ from consensus.messages import (
     PreparedClaim,
     ViewChangeSignature,
     VoteSignature,
+    view_change_digest,
     vote_digest,
 )
 
@@ -89,6 +90,18 @@ def spoilt(
     return Justification(
         tuple(ViewChangeSignature(e.signer, None, e.signature) for e in entries), None
     )
+
+
+def unasked(host: "Host", height: int, view: int) -> Justification:
+    """A reason for a view that nobody has asked for: all signatures are the forger's own."""
+    chain_id = host.world.genesis.chain_id
+    entries = tuple(
+        ViewChangeSignature(
+            voter, None, host.key.sign(view_change_digest(chain_id, voter, height, view, None))
+        )
+        for voter in sorted(host.running.chain.committee.by_id)
+    )
+    return Justification(entries, None)
 
 
 def relabelled(claim: PreparedClaim, true: Certificate) -> Certificate:

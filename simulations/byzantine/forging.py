@@ -19,8 +19,8 @@ from consensus.messages import (
 )
 from node.wire import Consensus, Message
 from primitives.codec import VIEW_MAX, encode
-from simulations.byzantine.behaviour import Behaviour, Collusion, own_message
-from simulations.byzantine.forgeries import altered, invented, spoilt
+from simulations.byzantine.behaviour import Behaviour, Collusion, other_block, own_message
+from simulations.byzantine.forgeries import altered, invented, spoilt, unasked
 
 if TYPE_CHECKING:
     from simulations.host import Host
@@ -135,6 +135,8 @@ class ViewForger(Behaviour):
                 self._place = (said.height, said.view)
                 if self.chance.random() < 0.5:
                     self._ask_around(host, said.height, said.view)
+                if self.chance.random() < 0.5:
+                    self._begin(host, said.height, said.view + 1)
         return True
 
     def outgoing(self, host: "Host", peer: str, message: Message) -> list[bytes]:
@@ -145,6 +147,11 @@ class ViewForger(Behaviour):
             return [self.sign(host, ViewChange(said.height, said.view, self._claim(host, said)))]
         if isinstance(said, PrePrepare) and said.justification is not None:
             self.lies["false justification"] += 1
+            other = other_block(host, said.height, said.view, host.wall)
+            if other is not None and self.chance.random() < 0.4:
+                # True reasons, which may oblige to another block than this.
+                wrong = PrePrepare(said.height, said.view, other, said.justification)
+                return [self.sign(host, wrong), self.plain(message)]
             committee = host.running.chain.committee
             groups = [
                 [voter.id for voter in committee.voters if voter.group == group]
@@ -154,6 +161,18 @@ class ViewForger(Behaviour):
             raw = self.sign(host, PrePrepare(said.height, said.view, said.block, false))
             return [raw, self.plain(message)] if self.chance.random() < 0.7 else [raw]
         return [self.plain(message)]
+
+    def _begin(self, host: "Host", height: int, view: int) -> None:
+        """Begin its own next view, although nobody has asked for it."""
+        committee = host.running.chain.committee
+        for later in range(view, view + len(committee.roster)):
+            if committee.primary(height, later) == host.id:
+                block = other_block(host, height, later, host.wall)
+                if block is not None:
+                    self.lies["view begun"] += 1
+                    why = unasked(host, height, later)
+                    self.spread(host, PrePrepare(height, later, block, why), self.others(host))
+                return
 
     def _ask_around(self, host: "Host", height: int, view: int) -> None:
         """Ask for later views: one for all, or another of each, or one after the other."""

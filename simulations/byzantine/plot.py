@@ -38,9 +38,15 @@ class Plot:
     height: int
     active: bool
     """Whether they lie at this height at all: evidence ends most plots, so some wait."""
+    patient: bool = False
+    """Whether they keep a certificate that only they have, and show it when there is a newer."""
     blocks: dict[bytes, Block] = field(default_factory=dict)
     styles: dict[int, str] = field(default_factory=dict)
     """What they do in each view."""
+    leaving: dict[int, str] = field(default_factory=dict)
+    """What they claim as they ask for each view."""
+    false: dict[tuple[str, int], Certificate | None] = field(default_factory=dict)
+    """What each claims to be prepared below a view and was not."""
     told: dict[int, tuple[PrePrepare, PrePrepare]] = field(default_factory=dict)
     """What each side is to decide, by view."""
     tried: list[int] = field(default_factory=list)

@@ -7,12 +7,13 @@ block that with the liars they would be a quorum, then no correct voter ever PRE
 in a view above u. It holds whenever one group has no more liars than its bound, in whichever order
 the messages come, so breaking it shows a broken rule even where luck prevented the fork.
 
-`Views`: a correct voter takes part in a view that no quorum wanted, or is driven from view to view
-by one class alone.
+`Views`: a correct voter takes part in a view that no quorum wanted, vouches there for another block
+than those who wanted it oblige to, or is driven from view to view by one class alone.
 """
 
 from collections.abc import Sequence
 
+from consensus.messages import PreparedClaim
 from simulations.checkers.council import Council
 from simulations.checkers.violation import Violation
 
@@ -42,12 +43,17 @@ class Locks:
         voters = self._prepares.get((view, block_hash), [])
         return self._council.missing(voters + self._liars) is None
 
-    def was_prepared(self, below: int, block_hash: bytes) -> bool:
-        """Whether they could be a quorum in some view below one."""
+    def claims(self, below: int, block_hash: bytes) -> list[PreparedClaim]:
+        """What a certificate could show of a block in views below one."""
         views = [view for view, of in self._prepares if of == block_hash and view < below]
-        # In a view that no correct voter spoke in, the liars would have to be a quorum alone.
-        unheard = self._council.missing(self._liars) is None
-        return unheard or any(self.may_be_prepared(view, block_hash) for view in views)
+        if self._council.missing(self._liars) is None:
+            # They need no correct voter, and may claim any view.
+            views = [below - 1]
+        return [
+            PreparedClaim(view, block_hash)
+            for view in views
+            if self.may_be_prepared(view, block_hash)
+        ]
 
     def _compare(self) -> None:
         if not self._sound or len(self._prepares) < 2:
@@ -70,13 +76,14 @@ class Views:
         self._council = council
         self._liars = list(liars)
         self._asked: dict[str, int] = {}
-        self._exactly: dict[int, list[str]] = {}
+        self._exactly: dict[int, dict[str, PreparedClaim | None]] = {}
+        """By view, who has asked for exactly this one, and claiming what."""
 
     def enter(self, id: str, view: int) -> None:
         """A correct voter speaks in a view. Raises Violation if it cannot have begun: a quorum must
         have asked for exactly this view.
         """
-        asking = self._exactly.get(view, []) + self._liars
+        asking = [*self._exactly.get(view, {}), *self._liars]
         missing = self._council.missing(asking)
         if view > 0 and missing is not None:
             raise Violation(
@@ -84,7 +91,26 @@ class Views:
                 f"{missing} can have asked for"
             )
 
-    def ask(self, id: str, view: int) -> None:
+    def vouch(self, id: str, view: int, claims: Sequence[PreparedClaim | None]) -> None:
+        """A correct voter PREPAREs in a view above 0 a block for which one of these must have been
+        the highest claim, or no claim for a fresh one. Raises Violation if there was no such quorum
+        of VIEW-CHANGEs, whatever the liars have claimed.
+        """
+        for claim in claims:
+            agreeing = [
+                who
+                for who, other in self._exactly.get(view, {}).items()
+                if other is None
+                or (claim is not None and (other.view < claim.view or other == claim))
+            ]
+            if self._council.missing(agreeing + self._liars) is None:
+                return
+        raise Violation(
+            f"{id} prepares in view {view} of height {self._council.height} another block than any "
+            "quorum that asked for this view can have obliged to"
+        )
+
+    def ask(self, id: str, view: int, claim: PreparedClaim | None) -> None:
         """A correct voter asks for a view. Raises Violation if one group alone has driven it there:
         view 1 needs only its own impatience, but it times a view, or joins others in one, only if
         more than f of every group have asked for at least the view before.
@@ -98,4 +124,4 @@ class Views:
                     f"{present} of {len(group)} voters can have asked for view {view - 1}"
                 )
         self._asked[id] = max(view, self._asked.get(id, 0))
-        self._exactly.setdefault(view, []).append(id)
+        self._exactly.setdefault(view, {})[id] = claim

@@ -45,6 +45,11 @@ class PromiseBook:
             if any(claimed < commit.view < view_change.view for commit in commits):
                 raise Violation(f"{self._id} hides a block that it had prepared: {text_of(signed)}")
 
+    @property
+    def signed(self) -> tuple[Signed, ...]:
+        """All promises, the first of each place."""
+        return tuple(self._signed.values())
+
     def holds(self, signed: Signed) -> bool:
         """Whether exactly this was promised."""
         message = signed.message

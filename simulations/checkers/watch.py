@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from consensus.events import Persist
-from consensus.messages import Commit, Phase, Prepare, ViewChange
+from consensus.messages import Commit, Phase, Prepare, PreparedClaim, ViewChange, claim_of
 from ledger.execution import payload_batches
 from ledger.genesis import Genesis, genesis_state
 from ledger.store import Write, WriteBlock, WriteGenesis, WritePromise
 from node.conduct import TOLERATED
 from node.events import Report
 from node.wire import Consensus, Message
-from primitives.block import Block
+from primitives.block import Block, BlockHeader
 from simulations.checkers.council import Council, Signatures, council_at
 from simulations.checkers.locks import Locks, Views
 from simulations.checkers.promises import PromiseBook, text_of
@@ -35,7 +35,8 @@ class Watch:
         self._genesis = genesis
         self._liars = tuple(liars)
         self._disks = disks
-        self._restored: dict[str, None] = {}
+        self._forgotten: dict[str, int] = {}
+        """Of whoever was restored from a backup, the highest height of a promise that it lacks."""
         self._books: dict[str, PromiseBook] = {}
         self._signatures = Signatures(genesis.chain_id)
         self._locks: dict[int, Locks] = {}
@@ -57,8 +58,18 @@ class Watch:
         return council
 
     def restored(self, id: str) -> None:
-        """An old copy takes the place of the disk of a correct node: it may lack what it signed."""
-        self._restored[id] = None
+        """An old copy has taken the place of a correct node's disk: it may lack what it signed, and
+        must not vote where it does.
+        """
+        store = self._disks()[id]
+        head_height = store.head_height() or 0
+        lost = [
+            signed.message.height
+            for signed in self._books.setdefault(id, PromiseBook(id)).signed
+            if signed.message.height > head_height
+            and signed not in [kept.signed for kept in store.promises(signed.message.height)]
+        ]
+        self._forgotten[id] = max([*lost, self._forgotten.get(id, 0)])
 
     # ---- what becomes durable --------------------------------------------------------------------
 
@@ -88,19 +99,24 @@ class Watch:
             raise Violation(f"{id} records {text_of(signed)} of {signed.signer} at height {height}")
         if id not in self.council(height).keys:
             raise Violation(f"{id} signs {text_of(signed)} and has no vote")
+        if height <= self._forgotten.get(id, 0):
+            raise Violation(
+                f"{id} signs {text_of(signed)}, and its disk has lost what it signed up to height "
+                f"{self._forgotten[id]}"
+            )
         self._books.setdefault(id, PromiseBook(id)).add(signed)
         # A block that was decided in the same turn has made the proposals of its height useless.
         undecided = (store.head_height() or 0) < height
         if undecided and isinstance(message, Prepare | Commit):
             block = self._check_bodies(id, store, message.block_hash)
             if isinstance(message, Prepare):
-                self._check_fresh(id, block, message, wall)
+                self._check_prepare(id, block, message, wall)
         if not isinstance(message, ViewChange):
             self._views[height].enter(id, message.view)
         if isinstance(message, Prepare):
             self._locks[height].prepare(id, message.view, message.block_hash)
         elif isinstance(message, ViewChange):
-            self._views[height].ask(id, message.view)
+            self._views[height].ask(id, message.view, claim_of(message.prepared))
         elif isinstance(message, Commit):
             self._check_commit(id, message, promise)
 
@@ -113,27 +129,34 @@ class Watch:
             raise Violation(f"{id} votes for a block whose batches are not durable")
         return block
 
-    def _check_fresh(self, id: str, block: Block, prepare: Prepare, wall: int) -> None:
-        """Who PREPAREs a block that is proposed for the first time vouches for its turn and time,
-        unless a quorum has vouched for it before; one that is proposed again has been prepared.
-        """
-        header, council = block.header, self.council(prepare.height)
-        locks = self._locks[prepare.height]
-        if header.view != prepare.view:
-            if not locks.was_prepared(prepare.view, prepare.block_hash):
+    def _check_prepare(self, id: str, block: Block, prepare: Prepare, wall: int) -> None:
+        """Who PREPAREs vouches that the view obliges to this block, or lets a fresh one pass."""
+        header, locks = block.header, self._locks[prepare.height]
+        claims: list[PreparedClaim | None] = [None]
+        if header.view == prepare.view:
+            self._check_fresh(id, header, prepare, wall)
+        else:
+            claims = [*locks.claims(prepare.view, prepare.block_hash)]
+            if not claims:
                 raise Violation(
                     f"{id} prepares in view {prepare.view} of height {prepare.height} a block of "
                     f"view {header.view} that no quorum can have prepared"
                 )
-            return
-        if header.proposer != council.primary(header.view):
+        if prepare.view > 0:
+            self._views[prepare.height].vouch(id, prepare.view, claims)
+
+    def _check_fresh(self, id: str, header: BlockHeader, prepare: Prepare, wall: int) -> None:
+        """A block that is proposed for the first time has its proposer's turn and a plausible time,
+        unless a quorum has vouched for it before.
+        """
+        if header.proposer != self.council(prepare.height).primary(header.view):
             raise Violation(
                 f"{id} prepares a block of {header.proposer}, whose turn height {header.height}, "
                 f"view {header.view} is not"
             )
         differs_ms = abs(header.time_ms - wall)
         late = differs_ms > self._genesis.clock_drift_ms_max
-        vouched = locks.may_be_prepared(prepare.view, prepare.block_hash)
+        vouched = self._locks[prepare.height].may_be_prepared(prepare.view, prepare.block_hash)
         if late and header.proposer != id and not vouched:
             raise Violation(
                 f"{id} prepares block {header.height}, whose time differs from its clock by "
@@ -189,7 +212,7 @@ class Watch:
         disks = self._disks()
         for entry in decision.certificate.signatures:
             store = disks.get(entry.signer)
-            if store is None or entry.signer in self._restored:
+            if store is None or entry.signer in self._forgotten:
                 continue
             applied = (store.head_height() or 0) >= decision.block.header.height
             if not applied and store.proposal(decision.block.hash) is None:
@@ -214,6 +237,11 @@ class Watch:
         if report.event == "key_used_elsewhere":
             raise Violation(f"{id} takes its own votes for those of another process")
         blames = report.event == "peer_at_fault" and facts["reason"] not in TOLERATED
+        # Whoever was restored from a backup no longer has the blocks that it spoke of.
+        blames = blames and (facts["reason"], facts["peer"] in self._forgotten) != (
+            "head_false",
+            True,
+        )
         # Where more lie than any class can bear, correct members follow forged claims.
         sound = self._councils[max(self._councils)].is_sound(self._liars)
         if blames and sound and facts["peer"] not in self._liars:

@@ -13,6 +13,7 @@ from consensus.messages import (
     Message,
     Phase,
     Prepare,
+    PreparedClaim,
     Signed,
     ViewChange,
     sign,
@@ -481,25 +482,66 @@ def test_a_view_begins_when_a_quorum_has_asked_for_it() -> None:
     views = Views(COUNCIL, ("d",))
     views.enter("a", 0)
     for who in ("a", "b"):
-        views.ask(who, 1)
+        views.ask(who, 1, None)
     with pytest.raises(Violation, match="a speaks in view 1 of height 7"):
         views.enter("a", 1)
-    views.ask("x", 1)
+    views.ask("x", 1, None)
     views.enter("a", 1)
     with pytest.raises(Violation, match="speaks in view 2"):
         views.enter("a", 2)
 
 
+def test_a_view_obliges_to_the_highest_claim_of_a_quorum() -> None:
+    first, second = PreparedClaim(0, HASH_A), PreparedClaim(1, HASH_B)
+    views = Views(COUNCIL, ())
+    for who in ("a", "b", "c", "d", "x"):
+        views.ask(who, 1, None)
+    for who, claim in (("a", first), ("b", second), ("c", None), ("x", None)):
+        views.ask(who, 2, claim)
+    views.vouch("a", 2, [second])
+    with pytest.raises(Violation, match="another block than any quorum"):
+        views.vouch("a", 2, [first])
+    with pytest.raises(Violation, match="a prepares in view 2 of height 7"):
+        views.vouch("a", 2, [None])
+    # Without b the highest claim is the first, and three of four are a quorum.
+    views.ask("d", 2, None)
+    views.vouch("a", 2, [None, first])
+    with pytest.raises(Violation, match="another block"):
+        views.vouch("a", 2, [None])
+
+
+def test_liars_may_have_claimed_anything() -> None:
+    views = Views(COUNCIL, ("d",))
+    for who, claim in (("a", None), ("b", None), ("c", PreparedClaim(0, HASH_A)), ("x", None)):
+        views.ask(who, 1, claim)
+    views.vouch("a", 1, [None])
+    views.vouch("a", 1, [PreparedClaim(0, HASH_A)])
+    with pytest.raises(Violation, match="another block"):
+        Views(COUNCIL, ("d",)).vouch("a", 1, [None])
+
+
+def test_what_a_certificate_could_show() -> None:
+    locks = Locks(COUNCIL, ("d", "x"))
+    for who in ("a", "b"):
+        locks.prepare(who, 1, HASH_A)
+    locks.prepare("c", 0, HASH_B)
+    assert locks.claims(2, HASH_A) == [PreparedClaim(1, HASH_A)]
+    assert locks.claims(1, HASH_A) == []
+    assert locks.claims(2, HASH_B) == []
+    # A quorum of liars can claim any view.
+    assert Locks(COUNCIL, ("a", "b", "c", "x")).claims(5, HASH_B) == [PreparedClaim(4, HASH_B)]
+
+
 def test_one_group_alone_drives_nobody() -> None:
     views = Views(COUNCIL, ("x",))
-    views.ask("a", 1)
+    views.ask("a", 1, None)
     with pytest.raises(Violation, match=r"a asks for view 2 of height 7, where 1 of 4"):
-        views.ask("a", 2)
-    views.ask("b", 1)
-    views.ask("a", 2)
+        views.ask("a", 2, None)
+    views.ask("b", 1, None)
+    views.ask("a", 2, None)
     other = Views(COUNCIL, ("a", "b", "c", "d"))
     with pytest.raises(Violation, match=r"0 of 1 voters can have asked for view 8"):
-        other.ask("x", 9)
+        other.ask("x", 9, None)
 
 
 def test_turns_and_terms_are_counted_again(finished: Cluster) -> None:
