@@ -5,9 +5,9 @@ that runs it; a batch likewise. So what ran in the last `replay_window_blocks` b
 new block can repeat, and memory stays bounded however long the ledger grows
 (docs/ARCHITECTURE.md section 6).
 
-A window may hold a million ids. As objects in a set they would take 120 MB; here each takes about
-50 bytes: in the joined ids of its block, and with eight of its bytes and the height in one of many
-small byte strings, by which it is found in a microsecond.
+A window may hold a million ids. In a set they take 120 bytes each or more, here 50 to 75: in the
+joined ids of its block, and with eight of its bytes and the height in one of many small byte
+strings. A transaction costs 3 us here, 2 more than with a set.
 """
 
 from collections import deque
@@ -88,7 +88,7 @@ class ReplayWindow:
         self._sequences: dict[str, dict[int, None]] = {}
 
     def seen(self, transaction_id: bytes) -> bool:
-        """Tell whether a block of the window ran this transaction. 1 us."""
+        """Tell whether a block of the window ran this transaction."""
         for low in self._places.heights(transaction_id):
             block = self._heights[(low - self._heights[0].height) % (1 << 8 * _HEIGHT_BYTES)]
             if _aligned(block.transactions, transaction_id, DIGEST_BYTES) >= 0:
@@ -106,7 +106,7 @@ class ReplayWindow:
     def add(
         self, height: int, transaction_ids: Iterable[bytes], sequences: Iterable[tuple[str, int]]
     ) -> None:
-        """Note the block at `height`, and forget the one that leaves the window. 1 us an id.
+        """Note the block at `height`, and forget the one that leaves the window.
 
         `transaction_ids` are those of `ExecutedBlock.ran`, 32 bytes each, `sequences` those of its
         `sequences`. Raises ValueError if a height is left out or repeated.

@@ -17,8 +17,8 @@ Measured on a 2.5 GHz core, a block of 1,000 transactions that changes 2,000 key
 takes 60 ms of processor time at 20,000 keys and 140 ms at 300,000, and its checkpoint 10 and 40 ms;
 less than 1 ms of that is on the event loop's thread. A promise takes 0.3 ms on a disk whose cache
 survives a power failure, else what its fsync takes. The rows of the state are what costs, some
-10 us each with their pages; neither a statement of many rows, another page size, nor tables with
-row numbers changed that by more than a tenth.
+10 us each with their pages; docs/adr/0018 says where it goes and what did not help. Neither did a
+statement of many rows, nor tables with row numbers.
 """
 
 import asyncio
@@ -165,8 +165,7 @@ class Database:
 
     async def close(self) -> None:
         """Finish what was begun, checkpoint, and close. Raises StorageError."""
-        if self._checkpoint is not None:
-            await asyncio.wait([self._checkpoint])
+        await self.checkpointed()
         try:
             await self._connection.close()
         except sqlite3.Error as error:
@@ -175,6 +174,11 @@ class Database:
             if self._counter is not None:
                 self._counter.close()
                 self._counter = None
+
+    async def checkpointed(self) -> None:
+        """Wait for the checkpoint that may have been queued behind the last write."""
+        if self._checkpoint is not None:
+            await asyncio.wait([self._checkpoint])
 
     def _bound_wal(self) -> None:
         """Queue a checkpoint if the WAL has grown long."""

@@ -83,8 +83,8 @@ class SqliteStore(MemoryStore):
 
     def settle(self) -> None:
         """Finish the checkpoint that was begun behind the last write."""
-        if self._database is not None and self._database._checkpoint is not None:
-            self._loop.run_until_complete(asyncio.wait([self._database._checkpoint]))
+        if self._database is not None:
+            self._loop.run_until_complete(self._database.checkpointed())
 
     def checkpoint(self) -> None:
         assert self._database is not None
@@ -101,7 +101,8 @@ class SqliteStore(MemoryStore):
 
     def __getattribute__(self, name: str) -> Any:
         if name in _READS:
-            return getattr(self.reader, name)
+            # A backup may be of a disk that was not in use yet.
+            return getattr(self.reader if self.path.exists() else MemoryStore(), name)
         if name in ("values", "nodes"):
             table, key, held = _TABLES[name]
             return dict(self.reader.rows(f"SELECT {key}, {held} FROM {table}"))
