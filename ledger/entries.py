@@ -14,9 +14,9 @@ its time is worth little.
 """
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ledger.operations import Operation
+from ledger.operations import Operation, Party
 from ledger.receipts import Receipt, ReceiptCode
 from ledger.rules import chains_of
 from ledger.standing import author_of
@@ -26,6 +26,9 @@ from ledger.transactions import CheckedTransaction
 from primitives.codec import Canonical, Digest, PublicKey, UInt, encode
 from primitives.hashing import digest
 from primitives.merkle import leaf_hash, sized_root, tree_root_of_hashes
+
+Done = tuple[CheckedTransaction, Party]
+"""A transaction that succeeded, and its author."""
 
 _STEP = struct.Struct(">32sQQ32sQ")
 
@@ -50,19 +53,48 @@ def entries_of(
     `state` is that after the block, or any later one: it tells what never changes, such as the
     subject of a record. `member_ids` gives the members' ids by the key that they have in it.
     """
-    entries: dict[bytes, list[bytes]] = {}
+    done = []
     for transaction, receipt in zip(transactions, receipts, strict=True):
         if receipt.code != ReceiptCode.OK:
             continue
-        key = transaction.body.author
-        author = author_of(state, member_ids, key)
+        author = author_of(state, member_ids, transaction.body.author)
         if author is None:
             raise StateError(f"The author of transaction {transaction.id.hex()} is not known.")
-        for index, operation in enumerate(transaction.body.operations):
-            entry = encode(Entry(transaction.id, index, key, operation))
-            for chain in chains_of(operation, author, state):
-                entries.setdefault(chain, []).append(entry)
+        done.append((transaction, author))
+    entries: dict[bytes, list[bytes]] = {}
+    for entry, chains in _entries(done, state):
+        for chain in chains:
+            entries.setdefault(chain, []).append(entry)
     return entries
+
+
+def entry_hashes(done: Iterable[Done], state: StateReader) -> dict[bytes, list[bytes]]:
+    """Return the leaf hashes of the same entries, when the authors of what succeeded are known.
+
+    It is all that a block needs of them, and hashes an entry of several chains once.
+    """
+    hashes: dict[bytes, list[bytes]] = {}
+    for entry, chains in _entries(done, state):
+        leaf = leaf_hash(entry)
+        for chain in chains:
+            known = hashes.get(chain)
+            if known is None:
+                hashes[chain] = [leaf]
+            else:
+                known.append(leaf)
+    return hashes
+
+
+def _entries(done: Iterable[Done], state: StateReader) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:
+    """Yield every entry in block order, encoded, with the ids of its chains."""
+    for transaction, author in done:
+        identity, body = transaction.id, transaction.body
+        key = body.author
+        for index, operation in enumerate(body.operations):
+            yield (
+                encode(Entry(identity, index, key, operation)),
+                chains_of(operation, author, state),
+            )
 
 
 def directory_leaf(chain: bytes, root: bytes, count: int) -> bytes:
@@ -73,27 +105,23 @@ def directory_leaf(chain: bytes, root: bytes, count: int) -> bytes:
 def directory_leaves(
     roots: Mapping[bytes, bytes], entries: Mapping[bytes, Sequence[bytes]]
 ) -> list[bytes]:
-    """Return the leaves of the directory over `roots`, as `entry_roots` gives them."""
+    """Return the leaves of the directory over `roots`, which belong to these entries or hashes."""
     return [directory_leaf(chain, root, len(entries[chain])) for chain, root in roots.items()]
 
 
 def entry_roots(entries: Mapping[bytes, Sequence[bytes]]) -> dict[bytes, bytes]:
-    """Return the root of every chain's entry block, sorted by chain id.
+    """Return the root of every chain's entry block, sorted by chain id; see `roots_of_hashes`."""
+    return roots_of_hashes(
+        {chain: [leaf_hash(entry) for entry in listed] for chain, listed in entries.items()}
+    )
 
-    The roots are plain ones: wherever they stand, the count stands beside them. An entry of several
-    chains is hashed once.
+
+def roots_of_hashes(hashes: Mapping[bytes, Sequence[bytes]]) -> dict[bytes, bytes]:
+    """Return the root of every chain's entry block, sorted by chain id, from its leaf hashes.
+
+    The roots are plain ones: wherever they stand, the count stands beside them.
     """
-    hashes: dict[bytes, bytes] = {}
-    roots = {}
-    for chain in sorted(entries):
-        leaves = []
-        for entry in entries[chain]:
-            leaf = hashes.get(entry)
-            if leaf is None:
-                leaf = hashes[entry] = leaf_hash(entry)
-            leaves.append(leaf)
-        roots[chain] = tree_root_of_hashes(leaves)
-    return roots
+    return {chain: tree_root_of_hashes(hashes[chain]) for chain in sorted(hashes)}
 
 
 def accumulate(accumulated: bytes, height: int, time_ms: int, root: bytes, count: int) -> bytes:

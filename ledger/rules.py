@@ -7,8 +7,9 @@ operation has succeeded, so that a block's entries can be worked out again at an
 Sections of docs/ARCHITECTURE.md are named where a rule comes from one.
 """
 
-from dataclasses import dataclass
 from typing import assert_never
+
+import msgspec
 
 from consensus.committee import Committee
 from ledger.changes import Change, Join, subject_of
@@ -56,8 +57,7 @@ from ledger.store import StateReader
 OK = ReceiptCode.OK
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(msgspec.Struct, frozen=True):
     """In which an operation runs: its block, its transaction, its author."""
 
     genesis: Genesis
@@ -98,17 +98,18 @@ def chains_of(operation: Operation, author: Party, state: StateReader) -> tuple[
     """Return the ids of the chains that a successful operation belongs to, each once."""
     chains: tuple[bytes, ...]
     match operation:
-        case RecordShare(record, requester):
+        case RecordShare():
+            record = operation.record
+            chains = (record, chain_of(author), chain_of(operation.requester))
             subject = _known_record(state, record).subject
-            chains = (record, chain_of(author), chain_of(requester))
             if subject is not None:
                 chains += (subject,)
-        case RegisterRecord(commitment, _, subject):
+        case RegisterRecord():
             if not isinstance(author, InstitutionParty):
                 raise StateError("A record was registered by a person.")
-            chains = (record_id(author.id, commitment), chain_of(author))
-            if subject is not None:
-                chains += (subject,)
+            chains = (record_id(author.id, operation.commitment), chain_of(author))
+            if operation.subject is not None:
+                chains += (operation.subject,)
         case Grant(grantee, records):
             chains = (chain_of(author), chain_of(grantee), *records)
         case EnrolPerson(key):

@@ -7,7 +7,7 @@ whether a key may act is decided at execution.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 import msgspec
@@ -97,18 +97,14 @@ class Limits:
     replay_window_blocks: int = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedTransaction:
+class CheckedTransaction(msgspec.Struct, frozen=True, gc=False):
     """A transaction whose bytes, limits and signature are right; `check_transaction` makes it."""
 
     id: bytes
     raw: bytes
     body: TransactionBody
-
-    @property
-    def work(self) -> int:
-        """The units of work that it takes from `block_work_max`."""
-        return work_of(self.body.operations)
+    work: int
+    """The units of work that it takes from `block_work_max`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +122,13 @@ class CheckedBatch:
     valid_until_height: int
     signer_key: bytes
     transactions: tuple[CheckedTransaction, ...]
+    work: int = field(init=False)
+    """The units of work that it takes from `block_work_max`."""
 
-    @property
-    def work(self) -> int:
-        """The units of work that it takes from `block_work_max`."""
-        return sum(work_of(transaction.body.operations) for transaction in self.transactions)
+    def __post_init__(self) -> None:
+        """Count the work once: each block that may list the batch asks for it."""
+        work = sum(transaction.work for transaction in self.transactions)
+        object.__setattr__(self, "work", work)
 
 
 def transaction_id(chain_id: bytes, body: bytes) -> bytes:
@@ -179,7 +177,7 @@ def check_transaction(raw: bytes, chain_id: bytes, limits: Limits) -> CheckedTra
             "The transaction's signature is wrong: sign it with its author's key, for this "
             "ledger's chain id."
         )
-    return CheckedTransaction(identity, raw, body)
+    return CheckedTransaction(identity, raw, body, work)
 
 
 def seal_batch(
@@ -251,7 +249,8 @@ def read_transaction(raw: bytes, chain_id: bytes) -> CheckedTransaction:
     """Return a transaction whose signature was checked before it was stored. Raises CodecError."""
     envelope = decode(raw, Envelope, bytes_max=len(raw))
     body = decode(envelope.body, TransactionBody, bytes_max=len(raw))
-    return CheckedTransaction(transaction_id(chain_id, envelope.body), raw, body)
+    identity = transaction_id(chain_id, envelope.body)
+    return CheckedTransaction(identity, raw, body, work_of(body.operations))
 
 
 def _read_batch(raw: bytes, bytes_max: int) -> tuple[Envelope, BatchBody]:

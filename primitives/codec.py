@@ -114,6 +114,22 @@ def decode(data: bytes, kind: TypeForm[T], *, bytes_max: int) -> T:
     return value
 
 
+def decode_own(data: bytes, kind: TypeForm[T]) -> T:
+    """Return the value of type `kind` in bytes that `encode` gave and that nobody else has touched.
+
+    They are canonical already, so they are not encoded again to be compared: half the time of
+    `decode`, and no defence. Raises CodecError if they are no `kind` at all.
+    """
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        decoder = _decoder(kind)
+    try:
+        value: T = decoder.decode(data)
+    except (ValueError, RecursionError) as error:
+        raise CodecError(f"These bytes are not a valid message: {_reason(error)}.") from error
+    return value
+
+
 def _reason(error: Exception) -> str:
     # Some reasons quote what the peer sent: keep them short.
     return str(error)[:_REASON_CHARS_MAX]

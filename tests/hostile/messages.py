@@ -141,7 +141,7 @@ def batches_bad(hostile: Hostile) -> Iterator[list[bytes]]:
     transactions = _transactions(hostile)
     last = transactions[-1]
     raw = last.raw[:-64] + os.urandom(64)
-    bad = [*transactions[:-1], CheckedTransaction(last.id, raw, last.body)]
+    bad = [*transactions[:-1], CheckedTransaction(last.id, raw, last.body, last.work)]
     while True:
         yield [encode(BatchBody(_sealed(hostile, bad))) for _ in range(4)]
 

@@ -1,7 +1,6 @@
 """Transactions and batches: signatures and limits, checked without any state."""
 
-from dataclasses import replace
-
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -153,7 +152,7 @@ def test_a_batch_needs_its_members_key() -> None:
 def test_one_bad_signature_spoils_the_batch() -> None:
     good = transaction()
     forged = encode(Envelope(encode(body(Revoke(bytes([1]) * 32))), bytes(64)))
-    batch = batch_of(good, replace(good, raw=forged))
+    batch = batch_of(good, msgspec.structs.replace(good, raw=forged))
     with pytest.raises(BatchError, match=r"bad transaction.*signature is wrong"):
         check_batch(batch.raw, CHAIN, LIMITS, KEYS)
 

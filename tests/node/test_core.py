@@ -2,9 +2,14 @@
 what repairs what went wrong on the way.
 """
 
+from typing import Any
+
 import pytest
 
+import ledger.execution
+import node.judging
 from consensus.messages import Prepare, PrePrepare, sign
+from ledger.execution import ExecutedBlock, execute_block
 from ledger.replay import ReplayWindow
 from ledger.store import WriteBlock, WritePromise
 from node.core import Core, CoreSettings
@@ -25,6 +30,7 @@ from node.wire import (
     Head,
     decode_message,
 )
+from primitives.block import BlockHeader
 from simulations.store import MemoryStore
 from tests.node.support import (
     Bench,
@@ -75,6 +81,27 @@ def test_a_transaction_gets_its_receipt_on_every_node(roles: tuple[int, int, int
     roots = [bench.core.head.state_root for bench in net.benches.values()]
     assert len(dict.fromkeys(roots)) == 1
     assert view_changes(net) == 0
+
+
+def test_a_block_is_executed_once_by_each_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The primary when it proposes, the others when they judge, nobody again when it is written."""
+    heights: list[int] = []
+
+    def counted(parent: BlockHeader, *rest: Any) -> ExecutedBlock:
+        heights.append(parent.height + 1)
+        return execute_block(parent, *rest)
+
+    # check_block calls the one of its own module.
+    for module in (node.judging, ledger.execution):
+        monkeypatch.setattr(module, "execute_block", counted)
+    net = Net(make_genesis(4, 1, 1))
+    for number in range(5):
+        taken = net.submit("recorder-1", number)
+        net.run(10_000, lambda taken=taken: executed(net, taken))  # type: ignore[misc]
+
+    head = net["recorder-1"].core.head.height
+    assert head == 5
+    assert sorted(heights) == sorted([*range(1, head + 1)] * 6)
 
 
 def test_the_same_transaction_at_two_nodes_runs_once() -> None:
