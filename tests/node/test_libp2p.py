@@ -46,7 +46,8 @@ async def test_messages_arrive_in_order_and_many_per_frame() -> None:
         assert a.heard.messages == [(B, b"back")]
         assert a.transport.counters()["frames_sent"] < 20
         passed = sum(map(len, sent))
-        assert passed < a.transport.counters()["wire_bytes_sent"] < 2 * passed
+        # Handshakes, gossip and heartbeats come on top, however few the messages.
+        assert passed < a.transport.counters()["wire_bytes_sent"] < passed + 256 * 1024
         assert b.transport.counters()["wire_bytes_received"] > passed
         assert a.transport.connected() == (B,)
 
