@@ -146,7 +146,7 @@ def test_evidence_against_an_honest_member_is_named(finished: Cluster) -> None:
     votes = [VoteStatement(2, 0, bytes([n]) * 32, bytes(64)) for n in range(2)]
     evidence = Evidence("recorder-1", 1, votes[0], votes[1])
     body = msgspec.structs.replace(first.body, operations=(ReportMisbehaviour(evidence),))
-    changed = replace(batch, transactions=(replace(first, body=body),))
+    changed = replace(batch, transactions=(msgspec.structs.replace(first, body=body),))
     with pytest.raises(Violation, match="evidence against an honest member"):
         check_innocence([replace(accused, batches=(changed,))])
 

@@ -36,6 +36,8 @@ def test_the_figures_are_printed(
 ) -> None:
     arguments = ["dead_recorder", "--blocks", "12", "--interval-ms", "500", "100"]
     monkeypatch.setattr("sys.argv", arguments)
+    # Of a dozen blocks the 95th percentile is the slowest, and says nothing.
+    monkeypatch.setattr(dead_recorder, "RATIO_MAX", 100.0)
     assert dead_recorder.main() == 0
     table = capsys.readouterr().out
     assert "one dead" in table
