@@ -217,17 +217,21 @@ def _restore_in_common_ruin(
     chance: random.Random, found: Sequence[Fault], heal_ms: int
 ) -> list[Fault]:
     """Restore some backups as all processes die, so that a height goes on at which promises were
-    lost; whoever is alone with its loss mostly finds that height decided.
+    lost; whoever is alone with its loss mostly finds that height decided. Some of them ask so
+    slowly that they have heard of all heads before they have caught up with any.
     """
     ruins = [fault for fault in found if isinstance(fault, faults.CrashAll)]
     kept: list[Fault] = []
     for fault in found:
-        shared = isinstance(fault, faults.RestoredBackup) and ruins and chance.random() < 0.5
+        shared = isinstance(fault, faults.RestoredBackup) and ruins and chance.random() < 0.7
         if isinstance(fault, faults.RestoredBackup) and shared:
             ruin = chance.choice(ruins)
             copied_at = max(ruin.at - (fault.at - fault.copied_at), 0)
             down_ms = min(fault.down_ms, heal_ms - ruin.at)
             kept.append(faults.RestoredBackup(copied_at, ruin.at, fault.who, down_ms))
+            if chance.random() < 0.5:
+                until = min(ruin.at + ruin.down_ms + 3_000, heal_ms)
+                kept.append(faults.Slow(ruin.at, until, fault.who, chance.choice((1_000, 2_000))))
         else:
             kept.append(fault)
     return kept

@@ -80,7 +80,7 @@ BYZANTINE = Profile(
 )
 CRASH = Profile(
     name="crash",
-    help="Crashes at every point, all at once too, restored backups, processes that stop and go.",
+    help="Crashes at every point, all at once too, restored backups, processes that pause or are slow.",
     shapes=_SMALL,
     lying={"nobody": 1},
     faults=(
@@ -89,6 +89,7 @@ CRASH = Profile(
         faults.CrashAll,
         faults.RestoredBackup,
         faults.Pause,
+        faults.Slow,
     ),
     faults_max=14,
     calm=0.0,
