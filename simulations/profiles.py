@@ -80,7 +80,7 @@ BYZANTINE = Profile(
 )
 CRASH = Profile(
     name="crash",
-    help="Crashes at every point, all at once too, restored backups, processes that pause or are slow.",
+    help="Crashes at every point, all at once too, restored backups, slow or pausing processes.",
     shapes=_SMALL,
     lying={"nobody": 1},
     faults=(
