@@ -173,8 +173,8 @@ class Spreading:
 
         The wall clock in the sequence keeps it above any used before, even where the store that
         knew them is lost, and the number of this start below it apart from them, even where the
-        clock was set back as well. What has run meanwhile, in the batch of another member, is left
-        out.
+        clock was set back as well, unless the boot counter was lost with the store. What has run
+        meanwhile, in the batch of another member, is left out.
         """
         self._seal_at = None
         waiting = self._mempool.take_waiting()

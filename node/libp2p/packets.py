@@ -93,12 +93,12 @@ class Packets:
         self._counts = counts
         self._noise = noise.noise_state
         self._socket = raw.stream.stream.socket
-        self.descriptor = os.dup(self._socket.fileno())
-        """Our own, to read from: nobody else closes it while the loop watches it. Whoever else ends
-        the connection must `shut` it."""
         self._encrypted = raw.stream.ahead
         self.plain = bytearray(session._drain(None))
         """Received; the caller removes what it has understood."""
+        self.descriptor = os.dup(self._socket.fileno())
+        """Our own, to read from: nobody else closes it while the loop watches it. Whoever else ends
+        the connection must `shut` it."""
         self._queue: list[bytes] = []
         self._outgoing = memoryview(b"")
         self._error: OSError | None = None
