@@ -6,7 +6,7 @@ EVERY signature verifies, also those beyond the quorum, so that a certificate th
 is accepted by all. What costs nothing is checked first.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from consensus.committee import VOTERS_MAX, Committee
@@ -25,6 +25,9 @@ from primitives.keys import verify
 
 SIGNATURES_REMEMBERED_MAX = 16 * VOTERS_MAX
 """Verified signatures that one node keeps: 160 bytes each, all phases of a few views."""
+
+Verified = tuple[bytes, bytes, bytes]
+"""A signature that verifies: key, digest, signature."""
 
 
 class CertificateError(ValueError):
@@ -75,23 +78,39 @@ def check_certificate(
     """
     if certificate.phase != phase:
         raise CertificateError(f"the certificate is not of phase {phase.name}")
-    entries = (
-        (
-            entry.signer,
-            vote_digest(
-                chain_id,
-                entry.signer,
-                phase,
-                certificate.height,
-                certificate.view,
-                certificate.block_hash,
-            ),
-            entry.signature,
-        )
-        for entry in certificate.signatures
-    )
     signers = [entry.signer for entry in certificate.signatures]
-    _check_signatures(signers, entries, committee, signatures)
+    _check_signatures(signers, _votes(certificate, phase, chain_id), committee, signatures)
+
+
+def verified_votes(
+    certificate: Certificate, phase: Phase, chain_id: bytes, key_of: Mapping[str, bytes]
+) -> Iterator[Verified]:
+    """Yield the signatures of a certificate that verify, up to the first that does not by `key_of`.
+
+    That they do says nothing about the certificate: this calculates ahead, on another thread, what
+    `check_certificate` will ask for, by keys that may have changed until then.
+    """
+    for name, digest, signature in _votes(certificate, phase, chain_id):
+        key = key_of.get(name)
+        if key is None or not verify(key, digest, signature):
+            return
+        yield key, digest, signature
+
+
+def _votes(
+    certificate: Certificate, phase: Phase, chain_id: bytes
+) -> Iterator[tuple[str, bytes, bytes]]:
+    """Signer, what is signed, and signature."""
+    for entry in certificate.signatures:
+        digest = vote_digest(
+            chain_id,
+            entry.signer,
+            phase,
+            certificate.height,
+            certificate.view,
+            certificate.block_hash,
+        )
+        yield entry.signer, digest, entry.signature
 
 
 def check_justification(

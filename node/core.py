@@ -228,7 +228,6 @@ class Core:
                 self._seat.disconnected(peer)
             case BlocksArrived(peer, blocks, head_height):
                 self.sync.answered(peer, blocks, head_height)
-                self._apply_synced()
             case BlockArrived(peer, found):
                 if found.block is not None:
                     self._seat.fetched(self._judging.arrived(peer, found.block))
@@ -348,7 +347,9 @@ class Core:
                 self._outbox.add(SendRequest(*wanted))
 
     def _apply_synced(self) -> None:
-        """Apply the next block that a peer sent, after the same checks as any other."""
+        """Apply the next block that a peer sent, after the same checks as any other. One at a time,
+        so that what arrives meanwhile has its turn, above all the next blocks.
+        """
         if self.chain.writing is not None:
             return
         synced = self.sync.take(self.head.height)
@@ -357,7 +358,7 @@ class Core:
         executed = self._judging.check_synced(synced, self._seat.signatures)
         if executed is None:
             self._outbox.blame(self.sync.source, "sync_block_false")
-            self.sync.lied(self.sync.source, self._outbox.now)
+            self.sync.refuted(self._outbox.now)
         else:
             self.sync.proved()
             self.chain.write(synced.decision, executed)
@@ -382,7 +383,6 @@ class Core:
         self._seat.advance(written.decision.certificate)
         self._seat.pend()
         self._seat.carry_passed_over(passed_over)
-        self._apply_synced()
         self._catch_up()
 
     # ---- time ------------------------------------------------------------------------------------
@@ -395,6 +395,7 @@ class Core:
             self._seat.pend()
         self._judging.ask()
         self._seat.expire()
+        self._apply_synced()
         self._catch_up()
 
     @property

@@ -9,6 +9,7 @@ so that the core's reader shows the new state.
 
 from dataclasses import dataclass
 
+from consensus.certificates import Verified
 from consensus.messages import Decision
 from ledger.store import Write, WriteBlock
 from ledger.transactions import CheckedBatch, CheckedTransaction
@@ -68,10 +69,19 @@ class PeerDisconnected:
 
 @dataclass(frozen=True, slots=True)
 class SyncedBlock:
-    """A decided block from a peer with its batches, each checked, in the block's order."""
+    """A decided block from a peer with its batches, in the block's order. Only once its certificate
+    has been checked are the batches as good as checked (`read_decided_batch`).
+    """
 
     decision: Decision
     batches: tuple[CheckedBatch, ...]
+    verified: tuple[Verified, ...] = ()
+    """Signatures of the certificate that were found to verify."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its bodies."""
+        return len(self.decision.block.payload) + sum(len(batch.raw) for batch in self.batches)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,15 @@
 """What peers and clients bring, checked before the core sees it: batches, answers, transactions.
 
 Pure and free of state, so that the daemon may run it on other threads and the simulator at once.
-Each signature is checked here and nowhere else on this node.
+Each signature of a batch or transaction is checked here and nowhere else on this node; those of the
+transactions of decided blocks are not checked, since the certificate vouches for them (ADR 20).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from consensus.certificates import verified_votes
+from consensus.messages import Phase
 from ledger.execution import BlockError, payload_batches
 from ledger.transactions import (
     BatchError,
@@ -18,6 +21,7 @@ from ledger.transactions import (
     batch_id,
     check_batch,
     check_transaction,
+    read_decided_batch,
 )
 from node.events import SyncedBlock
 from node.wire import BatchesFound, BatchesWanted, BlocksFound, BlocksWanted
@@ -83,10 +87,9 @@ def check_blocks_found(
 ) -> tuple[SyncedBlock, ...]:
     """The blocks of an answer, each with its batches. Raises IntakeError.
 
-    Headers and certificates are checked by the core, against the state that each block needs. So
-    are keys: a member may have joined or changed its key on the way, in a block of this very
-    answer. The first block is checked by the keys that it needs; where a later one does not pass,
-    the answer counts up to there, and asking again brings that one first.
+    Whether headers, certificates and keys are right is for the core to say, by the state that each
+    block needs: a member may join or change its key in a block before it, of this very answer. Here
+    is only calculated ahead what it will ask for, by the keys that we know now.
     """
     if len(found.blocks) > wanted.count:
         raise IntakeError("more blocks came than were asked for")
@@ -102,10 +105,10 @@ def check_blocks_found(
         try:
             batches = _listed(ids, synced.batches, known, rules)
         except BatchError as error:
-            if blocks:
-                break
             raise IntakeError(str(error)) from error
-        blocks.append(SyncedBlock(synced.decision, batches))
+        certificate = synced.decision.certificate
+        votes = verified_votes(certificate, Phase.COMMIT, rules.chain_id, rules.keys)
+        blocks.append(SyncedBlock(synced.decision, batches, tuple(votes)))
     return tuple(blocks)
 
 
@@ -119,7 +122,7 @@ def _listed(
     for identity, raw in zip(ids, raws, strict=True):
         batch = known(identity)
         if batch is None or batch.raw != raw:
-            batch = check_raw_batch(raw, rules)
+            batch = read_decided_batch(raw, rules.chain_id, rules.limits, rules.keys)
         if batch.id != identity:
             raise IntakeError("a block came with a batch that it does not list")
         batches.append(batch)

@@ -19,7 +19,7 @@ from ledger.execution import (
     select_batches,
 )
 from ledger.state import StateError
-from ledger.transactions import BatchError, CheckedBatch, check_batch
+from ledger.transactions import BatchError, CheckedBatch, check_batch, signed_by
 from node.chain import Chain
 from node.events import SendRequest, SyncedBlock
 from node.fetching import Candidate, Candidates
@@ -157,9 +157,10 @@ class Judging:
     def check_synced(
         self, synced: SyncedBlock, signatures: SignatureCache | None
     ) -> ExecutedBlock | None:
-        """Check the next block that a peer sent as any other; None if the peer is at fault.
+        """Check the next block that a peer sent as any other, but that its certificate vouches for
+        the signatures of its transactions; None if the peer is at fault.
 
-        Raises RuntimeError if we are.
+        Raises StateError if we are.
         """
         chain = self._chain
         block, certificate = synced.decision.block, synced.decision.certificate
@@ -167,20 +168,39 @@ class Judging:
             return None
         if (certificate.height, certificate.block_hash) != (block.header.height, block.hash):
             return None
+        cache = SignatureCache() if signatures is None else signatures
+        for vote in synced.verified:
+            cache.remember(*vote)
         chain_id = chain.genesis.chain_id
         try:
-            check_certificate(certificate, Phase.COMMIT, chain_id, chain.committee, signatures)
+            check_certificate(certificate, Phase.COMMIT, chain_id, chain.committee, cache)
         except CertificateError:
             return None
         if listed_batches(block) != tuple(batch.id for batch in synced.batches):
             return None
-        executed = self.execute(block, synced.batches)
+        batches = self._signed(synced.batches)
+        if batches is None:
+            return None
+        executed = self.execute(block, batches)
         if executed is None:
             raise StateError(
                 f"A quorum has decided block {block.header.height}, and it is not valid on what is "
                 "stored here."
             )
         return executed
+
+    def _signed(self, batches: Sequence[CheckedBatch]) -> list[CheckedBatch] | None:
+        """Those of a decided block, each signed with the key that its author has at this height; it
+        may not have been known when they came. None if one is not.
+        """
+        found: list[CheckedBatch] = []
+        for batch in batches:
+            author = self._chain.members.get(batch.author)
+            signed = batch if author is None else signed_by(batch, author.key)
+            if signed is None:
+                return None
+            found.append(signed)
+        return found
 
     def take_censored_view(self) -> int | None:
         """The view whose proposal passed over a batch that was due, if that was found out since

@@ -24,8 +24,12 @@ from node.wire import (
 from primitives.block import Block
 
 ANSWER_BYTES_MAX = RESPONSE_BYTES_MAX // 2
-"""Bodies in one answer; the first is always sent, and no legal block is larger than the response's
+"""Batches in one answer; the first is always sent, and no legal one is larger than the response's
 limit.
+"""
+BLOCKS_BYTES_MAX = 2 * 1024 * 1024
+"""Bodies of blocks in one answer; the first is always sent. Whoever catches up asks again while it
+executes these, and a voter that answers should not be kept from voting for longer.
 """
 
 
@@ -87,7 +91,7 @@ def _blocks(height: int, count: int, reader: LedgerReader) -> BlocksFound:
         if len(present) != len(raws):
             break
         size += sum(len(raw) for raw in present) + len(decision.block.payload)
-        if blocks and size > ANSWER_BYTES_MAX:
+        if blocks and size > BLOCKS_BYTES_MAX:
             break
         blocks.append(BlockWithBatches(decision, present))
     return BlocksFound(tuple(blocks), head_height)

@@ -4,14 +4,19 @@ Blocks certify themselves, so any member may serve them. A voter usually decides
 instant after the others, so a small lag is given `patience_ms` before it is treated as one; a node
 without a vote asks at once.
 
+While blocks wait to be applied the next are asked for already, so that the network and the threads
+that decode work while the core executes. How many may wait is bounded, and so is what one answer
+can add to them.
+
 Liars cannot keep us from catching up. One request is under way at a time and ends within the
 shell's time-out T. Asked is, of the peers that claim to be ahead, one that never failed before one
 that did, and among equals one that gives its blocks quickly. So while one honest peer that never
 failed is ahead of us, each of k liars wastes at most one request before that peer is asked, k * T
 in all, whether it stalls, claims what it has not, sends false blocks or sends true ones drop by
-drop; afterwards a liar is asked again only if it has kept its rank by giving true blocks as quickly
-as the honest one. Where everybody has failed before, whoever failed first is asked first, so that
-the same holds from the end of the honest peer's penalty.
+drop; where false blocks come to light after more was asked for, that answer is wasted as well.
+Afterwards a liar is asked again only if it has kept its rank by giving true blocks as quickly as
+the honest one. Where everybody has failed before, whoever failed first is asked first, so that the
+same holds from the end of the honest peer's penalty.
 """
 
 from collections import deque
@@ -21,6 +26,10 @@ from node.events import SyncedBlock
 from node.penalties import Penalties
 from node.wire import WANTED_BLOCKS_MAX, BlocksWanted
 
+READY_BYTES_MIN = 2 * 1024 * 1024
+"""While blocks with fewer bytes of bodies wait to be applied, more are asked for."""
+READY_BLOCKS_MIN = WANTED_BLOCKS_MAX
+"""The same, in blocks. So there are never more than those of two answers."""
 PACE_STEP_MS = 100
 """Peers whose milliseconds per block differ by less are equally quick: they share the work."""
 
@@ -40,9 +49,15 @@ class Sync:
         self._asked_at = 0
         self._gave = 0
         self.asked: str | None = None
-        self.ready: deque[SyncedBlock] = deque()
+        self._ready: deque[tuple[str, SyncedBlock]] = deque()
+        self._ready_bytes = 0
         self.source: str = ""
-        """Who gave what is ready, or what was taken last."""
+        """Who gave the block that was taken last."""
+
+    @property
+    def ready(self) -> int:
+        """How many blocks wait to be applied."""
+        return len(self._ready)
 
     def heard(self, peer: str, height: int) -> None:
         """A peer says that it has applied this height."""
@@ -74,20 +89,32 @@ class Sync:
         self._behind_since = None
 
     def take(self, height: int) -> SyncedBlock | None:
-        """The next block above `height`, if one waits; those that we have by now are dropped."""
-        while self.ready:
-            synced = self.ready.popleft()
-            if synced.decision.block.header.height > height:
+        """The block above `height`, if it waits; those that we have by now are dropped, and those
+        that do not follow, as what came before them was false.
+        """
+        while self._ready:
+            peer, synced = self._ready.popleft()
+            self._ready_bytes -= synced.size_bytes
+            above = synced.decision.block.header.height
+            if above == height + 1:
+                self.source = peer
                 return synced
+            if above > height:
+                self._drop()
         return None
+
+    def _drop(self) -> None:
+        self._ready.clear()
+        self._ready_bytes = 0
 
     def answered(self, peer: str, blocks: Sequence[SyncedBlock], head_height: int) -> None:
         """A peer's answer: what it says to have replaces what it was heard to have."""
         if peer in self._heads:
             self._heads[peer] = head_height
-        self.source = peer
-        self.ready = deque(blocks[:WANTED_BLOCKS_MAX])
-        self._gave = len(self.ready)
+        given = blocks[:WANTED_BLOCKS_MAX]
+        self._gave = len(given)
+        self._ready.extend((peer, synced) for synced in given)
+        self._ready_bytes += sum(synced.size_bytes for synced in given)
 
     def ended(self, peer: str, now: int, *, answered: bool, invalid: bool = False) -> bool:
         """The request is over; whether the peer answered that it has nothing, which is a lie: it
@@ -111,7 +138,11 @@ class Sync:
         """A peer sent nothing or false blocks: it is not asked for a while."""
         self._doubted[peer] = None
         self._penalties.lied(peer, now)
-        self.ready.clear()
+
+    def refuted(self, now: int) -> None:
+        """The block that was taken last is false, and what came after it is of no use."""
+        self.lied(self.source, now)
+        self._drop()
 
     def proved(self) -> None:
         """The block that was taken last is true."""
@@ -119,17 +150,22 @@ class Sync:
         self._penalties.proved(self.source)
 
     def deadline(self, height: int, votes: bool) -> int | None:
-        """When `due` may have a request to make."""
-        if self.asked is not None or self.ready:
+        """When there is a block to apply, or `due` may have a request to make."""
+        if self._ready:
+            return 0
+        if self.asked is not None:
             return None
         return min((at for _, at in self._ahead(height, votes)), default=None)
 
     def due(self, height: int, votes: bool, now: int) -> tuple[str, BlocksWanted] | None:
-        """The request to make now, if we are behind and nothing is under way."""
+        """The request to make now, if we are behind, none is under way and little waits."""
         if self._behind_since is None and max(self._heads.values(), default=0) > height:
             self._behind_since = now
-        if self.asked is not None or self.ready:
+        plenty = self._ready_bytes >= READY_BYTES_MIN or len(self._ready) >= READY_BLOCKS_MIN
+        if self.asked is not None or plenty:
             return None
+        if self._ready:
+            height = max(height, self._ready[-1][1].decision.block.header.height)
         willing = [peer for peer, at in self._ahead(height, votes) if at <= now]
         if not willing:
             return None

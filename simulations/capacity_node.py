@@ -347,20 +347,21 @@ class CapacityNode:
     def _answer_us(self, event: Event) -> float:
         """What checking a part of an answer costs, certificates included."""
         costs, burst, known = self.site.costs, self.site.shape.burst, self.core.mempool
+        transaction_us = costs.transaction_check_us
         match event:
             case BatchArrived(_, batch):
                 batches, votes = [batch], 0
             case BlocksArrived(_, blocks):
                 batches = [batch for synced in blocks for batch in synced.batches]
-                certificates = [synced.decision.certificate for synced in blocks]
-                # A voter's cache has seen most of these votes; _take charges for the others.
-                votes = 0 if self.core.votes else sum(len(c.signatures) for c in certificates)
+                votes = sum(len(synced.verified) for synced in blocks)
+                # Their certificates vouch for the transactions' signatures.
+                transaction_us = max(transaction_us - costs.signature_check_us, 0.0)
             case _:
                 return 0.0
         fresh = [batch for batch in batches if known.get(batch.id) is None]
         transactions = sum(len(batch.transactions) for batch in fresh) * burst
         signatures = len(fresh) + votes
-        return signatures * costs.signature_check_us + transactions * costs.transaction_check_us
+        return signatures * costs.signature_check_us + transactions * transaction_us
 
     # ---- local clients ---------------------------------------------------------------------------
 

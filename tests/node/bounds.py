@@ -12,6 +12,7 @@ from node.core import Core
 from node.fetching import CANDIDATES_MAX
 from node.judging import REFUSED_MAX
 from node.mempool import MempoolLimits
+from node.sync import READY_BLOCKS_MIN
 from node.wire import WANTED_BATCHES_MAX, WANTED_BLOCKS_MAX
 
 COUNTERS_MAX = 64
@@ -35,7 +36,7 @@ def check_bounds(core: Core, limits: MempoolLimits) -> None:
         core._seat._claims,
     ):
         assert len(by_peer) <= members
-    assert len(sync.ready) <= WANTED_BLOCKS_MAX
+    assert sync.ready < READY_BLOCKS_MIN + WANTED_BLOCKS_MAX
     for announcer in announced._announcers.values():
         assert len(announcer.asked) <= WANTED_BATCHES_MAX
     judging, block_limits = core._judging, core.genesis.limits

@@ -193,7 +193,11 @@ class Bench:
 
     def step(self, event: Event) -> list[Effect]:
         """Step, write, and go on after a block until the core is at rest; all effects."""
-        return self._perform(self.core.step(event, self.now, self.wall))
+        effects = self._perform(self.core.step(event, self.now, self.wall))
+        while (waiting := self.core.sync.ready) > 0:
+            effects += self._perform(self.core.step(Expired(), self.now, self.wall))
+            assert self.core.sync.ready < waiting, "a block that waits for ever"
+        return effects
 
     def expire(self, now: int) -> list[Effect]:
         """Let all deadlines up to `now` pass; the effects of all of them."""

@@ -1,10 +1,13 @@
 """What a peer may try on one core: lies, useless work, floods."""
 
+from dataclasses import replace
+
 import pytest
 
 from consensus.messages import Prepare, PrePrepare, Signed, sign
 from ledger.genesis import Genesis
 from ledger.store import WriteBatch, WritePromise
+from ledger.transactions import NO_KEY, Envelope
 from node.events import (
     BatchArrived,
     BlockArrived,
@@ -28,7 +31,7 @@ from node.wire import (
     HeadAnnounced,
 )
 from primitives.block import Block
-from primitives.codec import encode
+from primitives.codec import decode, encode
 from tests.node.support import (
     Bench,
     Net,
@@ -238,12 +241,15 @@ def test_a_synced_block_that_is_not_what_was_decided_is_refused() -> None:
             type(decision)(decision.block, type(certificate)(**old | fields)), batches
         )
 
+    (batch,) = batches
+    envelope = decode(batch.raw, Envelope, bytes_max=len(batch.raw))
+    raw = encode(Envelope(envelope.body, bytes(64)))
     bad = [
-        good[1],
         changed(signatures=()),
         changed(height=2),
         changed(block_hash=ANY_HASH),
         SyncedBlock(decision, ()),
+        SyncedBlock(decision, (replace(batch, raw=raw, signer_key=NO_KEY),)),
         SyncedBlock(
             type(decision)(Block(decision.block.header, encode((ANY_HASH,))), certificate), batches
         ),
@@ -255,8 +261,14 @@ def test_a_synced_block_that_is_not_what_was_decided_is_refused() -> None:
         assert bench.core.conduct.counts() == {"recorder-1": {"sync_block_false": count}}
         assert bench.core.head.height == 0
 
-    bench.step(BlocksArrived("recorder-1", good[:2], 3))
+    # What came before it was false, or this would not be here: it is dropped.
+    bench.step(BlocksArrived("recorder-1", (good[1],), 3))
+    assert bench.core.head.height == 0
+    # A batch whose author's key was not known when it came.
+    late = SyncedBlock(decision, (replace(batch, signer_key=NO_KEY),))
+    bench.step(BlocksArrived("recorder-1", (late, good[1]), 3))
     assert bench.core.head.height == 2
+    assert bench.store.batch(batch.id) == batch.raw
     # An answer that was overtaken is nobody's fault.
     bench.step(BlocksArrived("recorder-1", good, 3))
     assert bench.core.head.height == 3

@@ -4,7 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from ledger.transactions import BatchError, TransactionError
+from ledger.transactions import (
+    NO_KEY,
+    BatchBody,
+    BatchError,
+    Envelope,
+    TransactionError,
+    batch_id,
+    read_decided_batch,
+    signed_by,
+)
 from node.intake import (
     IntakeError,
     check_batches_found,
@@ -20,6 +29,7 @@ from node.wire import (
     BlockWithBatches,
 )
 from primitives.block import Block
+from primitives.codec import decode, encode
 from tests.node.support import (
     START_MS,
     Bench,
@@ -43,6 +53,11 @@ def found_blocks(height: int = 1, count: int = 3) -> tuple[BlockWithBatches, ...
     found = Bench(GENESIS, "recorder-1", STORE).core.answer(BlocksWanted(height, count))
     assert isinstance(found, BlocksFound)
     return found.blocks
+
+
+def unsigned(raw: bytes) -> bytes:
+    """A transaction with a signature of zeros."""
+    return encode(Envelope(decode(raw, Envelope, bytes_max=len(raw)).body, bytes(64)))
 
 
 # ---- batches -------------------------------------------------------------------------------------
@@ -111,17 +126,37 @@ def test_blocks_come_with_their_batches() -> None:
     assert again[0].batches[0] is blocks[1].batches[0]
 
 
-def test_an_answer_counts_up_to_where_keys_are_not_known_yet() -> None:
-    """A member that joined or changed its key in block 1 has signed a batch of block 2."""
-    wanted, found = BlocksWanted(1, 3), BlocksFound(found_blocks(), 3)
-    one, two, _ = check_blocks_found(wanted, found, lambda _: None, RULES)
-    (batch,) = two.batches
-    before = replace(RULES, keys={**RULES.keys, batch.author: key_of("an old key").public})
-    known = {one.batches[0].id: one.batches[0]}.get
-    assert check_blocks_found(wanted, found, known, before) == (one,)
-    next_found = BlocksFound(found_blocks(2, 2), 3)
-    with pytest.raises(IntakeError, match="not signed with the key"):
-        check_blocks_found(BlocksWanted(2, 2), next_found, known, before)
+def test_keys_that_are_not_known_yet_are_for_the_core_to_judge() -> None:
+    """A member may have joined, or changed its key, in a block of the same answer."""
+    wanted, found = BlocksWanted(1, 1), BlocksFound(found_blocks(1, 1), 3)
+    (one,) = check_blocks_found(wanted, found, lambda _: None, RULES)
+    (batch,) = one.batches
+    key = RULES.keys[batch.author]
+    assert batch.signer_key == key
+    assert [entry[0] for entry in one.verified] == [
+        RULES.keys[entry.signer] for entry in one.decision.certificate.signatures
+    ]
+    old = {batch.author: key_of("an old key").public}
+    for keys in (old, {}):
+        (before,) = check_blocks_found(wanted, found, lambda _: None, replace(RULES, keys=keys))
+        assert before == replace(one, batches=(replace(batch, signer_key=NO_KEY),), verified=())
+        assert signed_by(before.batches[0], key) == batch
+        assert signed_by(before.batches[0], key_of("an old key").public) is None
+
+
+def test_only_decided_blocks_have_their_transactions_signatures_taken_on_trust() -> None:
+    (found,) = found_blocks(1, 1)
+    (raw,) = found.batches
+    envelope = decode(raw, Envelope, bytes_max=len(raw))
+    body = decode(envelope.body, BatchBody, bytes_max=len(raw))
+    transactions = tuple(unsigned(transaction) for transaction in body.transactions)
+    spoilt = encode(BatchBody(body.author, body.sequence, body.valid_until_height, transactions))
+    identity = batch_id(GENESIS.chain_id, spoilt)
+    raw = encode(Envelope(spoilt, key_of(body.author).sign(identity)))
+    with pytest.raises(BatchError, match="signature is wrong"):
+        check_raw_batch(raw, RULES)
+    batch = read_decided_batch(raw, RULES.chain_id, RULES.limits, RULES.keys)
+    assert (batch.id, batch.signer_key) == (identity, RULES.keys[body.author])
 
 
 def test_blocks_that_are_not_what_was_asked_for_are_refused() -> None:

@@ -22,7 +22,9 @@ HOMES = (
     "node.judging",
     "node.mempool",
     "node.seat",
+    "node.serving",
     "node.spreading",
+    "node.sync",
     "node.wire",
 )
 

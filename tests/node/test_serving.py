@@ -78,6 +78,7 @@ def test_no_more_blocks_are_served_than_one_may_ask_for_even_if_they_weigh_nothi
 
 def test_an_answer_has_a_size_but_is_never_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "ANSWER_BYTES_MAX", len(raw_of(1)) - 1)
+    monkeypatch.setattr(serving, "BLOCKS_BYTES_MAX", len(raw_of(1)) - 1)
     assert blocks(ask(BlocksWanted(1, 5))) == [1]
     ids = (id_of(1), id_of(2))
     assert ask(BatchesWanted(ids)) == BatchesFound((raw_of(1),))

@@ -1,6 +1,6 @@
 """Sync: whom it asks, that it never asks forever in vain, and that it never stops asking."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from node.events import SyncedBlock
 from node.penalties import Penalties
-from node.sync import Sync
+from node.sync import READY_BYTES_MIN, Sync
 from node.wire import WANTED_BLOCKS_MAX, BlocksWanted
 from tests.node.support import make_chain, make_genesis, synced
 
@@ -94,10 +94,11 @@ def test_fewer_blocks_than_asked_for_are_progress() -> None:
     sync.heard("a", 6)
     sync.due(0, False, 0)
     sync.answered("a", CHAIN[:2], 6)
-    assert sync.deadline(0, False) is None
+    assert sync.deadline(0, False) == 0, "they are to be applied at once"
     assert sync.take(0) == CHAIN[0]
     assert sync.take(1) == CHAIN[1]
     assert sync.take(2) is None
+    assert sync.deadline(2, False) is None
     sync.ended("a", 5, answered=True)
     assert sync.due(2, False, 5) == ("a", BlocksWanted(3, 4))
 
@@ -110,7 +111,7 @@ def test_blocks_that_we_have_by_now_are_dropped() -> None:
     assert sync.take(2) == CHAIN[2]
     sync.answered("a", CHAIN[:3], 6)
     assert sync.take(3) is None
-    assert sync.ready == type(sync.ready)()
+    assert sync.ready == 0
 
 
 def test_invalid_blocks_are_thrown_away_with_those_after_them() -> None:
@@ -118,11 +119,83 @@ def test_invalid_blocks_are_thrown_away_with_those_after_them() -> None:
     sync.heard("a", 6)
     sync.due(0, False, 0)
     sync.answered("a", CHAIN, 6)
+    assert sync.take(0) == CHAIN[0]
     assert sync.source == "a"
-    sync.lied(sync.source, 10)
+    sync.refuted(10)
     assert sync.take(0) is None
     sync.ended("a", 10, answered=True)
     assert sync.deadline(0, False) == 10 + PENALTY
+
+
+def test_the_next_blocks_are_asked_for_while_the_last_wait() -> None:
+    sync = make()
+    sync.heard("a", 6)
+    assert sync.due(0, False, 0) == ("a", BlocksWanted(1, 6))
+    sync.answered("a", CHAIN[:2], 6)
+    assert sync.due(0, False, 5) is None, "the request has not ended"
+    sync.ended("a", 5, answered=True)
+    assert sync.due(0, False, 5) == ("a", BlocksWanted(3, 4))
+    assert sync.take(0) == CHAIN[0]
+    sync.answered("a", CHAIN[2:], 6)
+    sync.ended("a", 9, answered=True)
+    assert sync.due(1, False, 9) is None, "there are no more"
+    assert [sync.take(height) for height in range(1, 6)] == list(CHAIN[1:])
+
+
+def test_no_more_is_asked_for_while_plenty_waits() -> None:
+    large = [
+        replace(one, batches=one.batches * (READY_BYTES_MIN // one.size_bytes)) for one in CHAIN
+    ]
+    for blocks, plenty in (
+        (CHAIN, False),
+        (CHAIN * 11, True),
+        (large[:1], False),
+        (large[:2], True),
+    ):
+        sync = make()
+        sync.heard("a", 1_000)
+        sync.due(0, False, 0)
+        sync.answered("a", blocks, 1_000)
+        sync.ended("a", 5, answered=True)
+        assert (sync.due(0, False, 5) is None) == plenty, len(blocks)
+        while sync.ready:
+            sync.take(0)
+        assert sync._ready_bytes == 0
+
+
+def test_what_follows_a_false_block_is_dropped_whoever_gave_it_and_that_peer_is_not_blamed() -> (
+    None
+):
+    sync = make()
+    for peer in ("a", "b"):
+        sync.heard(peer, 6)
+    assert sync.due(0, False, 0) == ("a", BlocksWanted(1, 6))
+    sync.answered("a", CHAIN[:2], 6)
+    sync.ended("a", 5, answered=True)
+    sync.forget("a")
+    assert sync.due(0, False, 5) == ("b", BlocksWanted(3, 4))
+    assert sync.take(0) == CHAIN[0]
+    sync.refuted(6)
+    sync.heard("a", 6)
+    assert sync.due(0, False, 6) is None
+    sync.answered("b", CHAIN[2:], 6)
+    sync.ended("b", 7, answered=True)
+    assert sync.take(0) is None
+    assert sync.due(0, False, 7) == ("b", BlocksWanted(1, 6))
+
+
+def test_a_failure_takes_nothing_from_what_another_gave() -> None:
+    sync = make()
+    for peer in ("a", "b"):
+        sync.heard(peer, 6)
+    sync.due(0, False, 0)
+    sync.answered("a", CHAIN[:2], 6)
+    sync.ended("a", 5, answered=True)
+    sync.forget("a")
+    assert sync.due(0, False, 5) == ("b", BlocksWanted(3, 4))
+    sync.answered("b", (), 6)
+    assert sync.ended("b", 7, answered=True)
+    assert [sync.take(0), sync.take(1)] == list(CHAIN[:2])
 
 
 def test_a_peer_that_went_away_is_not_asked_though_its_answer_comes() -> None:
@@ -200,7 +273,8 @@ def test_whatever_peers_do_sync_neither_spins_nor_gets_stuck(
         if answered:
             sync.answered(peer, blocks, sync.heads().get(peer, 0))
         if bad:
-            sync.lied(sync.source, now)
+            sync.take(height)
+            sync.refuted(now)
         while (block := sync.take(height)) is not None:
             height = block.decision.block.header.height
             sync.advanced()
@@ -299,10 +373,13 @@ class Catching:
         answered = not how.invalid and how.takes_ms < TIMEOUT
         if answered:
             self.sync.answered(peer, CHAIN[: how.gives], 10**9)
+        if answered and how.gives:
+            assert self.sync.take(0) is not None
         if not how.true and how.gives:
-            self.sync.lied(peer, self.now)
+            self.sync.refuted(self.now)
         elif how.true:
-            self.sync.ready.clear()
+            for height in range(1, how.gives):
+                assert self.sync.take(height) is not None
             self.sync.proved()
             self.sync.advanced()
             self.height += how.gives
@@ -359,6 +436,7 @@ def test_a_claim_counts_until_it_is_not_kept_and_then_when_a_block_proves_true()
         sync.heard("liar", 10**9)
         assert sync.target() == 4, "it may say so again and again"
         sync.answered("liar", CHAIN[:1], 9)
+        sync.take(0)
         sync.proved()
         assert sync.target() == 9
 
@@ -381,9 +459,7 @@ def test_a_liar_that_comes_back_is_as_it_was() -> None:
 def test_an_answer_longer_than_any_legal_one_is_cut() -> None:
     sync = make()
     sync.answered("a", CHAIN * 20, 9)
-    assert len(sync.ready) == WANTED_BLOCKS_MAX
-    sync.answered("b", CHAIN[:2], 9)
-    assert (sync.source, len(sync.ready)) == ("b", 2)
+    assert sync.ready == WANTED_BLOCKS_MAX
 
 
 def test_the_end_of_a_request_that_is_not_under_way_is_nothing() -> None:
