@@ -28,7 +28,7 @@ from ledger.receipts import DID_NOT_RUN, Receipt, ReceiptCode
 from ledger.replay import ReplayWindow
 from ledger.rules import OK, Situation, apply
 from ledger.state import ChainHead, Overlay, StateError, chain_key, known_chain, members, party_of
-from ledger.store import LedgerReader, StateChanges, StateReader
+from ledger.store import LedgerReader, StateChanges, StateReader, WriteBlock
 from ledger.transactions import BatchBody, CheckedBatch, CheckedTransaction, read_batch
 from ledger.trie import update
 from primitives.block import HEADER_VERSION, Block, BlockHeader
@@ -69,6 +69,18 @@ class ExecutedBlock:
     def sequences(self) -> tuple[tuple[str, int], ...]:
         """Author and sequence of every batch: what the replay window remembers."""
         return tuple((batch.author, batch.sequence) for batch in self.batches)
+
+    def write(self, decision: Decision) -> WriteBlock:
+        """What applies this block once it is decided."""
+        return WriteBlock(
+            decision,
+            self.batches,
+            self.receipts,
+            self.transaction_ids,
+            self.executed,
+            self.chains,
+            self.changes,
+        )
 
 
 def execute_block(
@@ -359,15 +371,16 @@ def stored_block(reader: LedgerReader, height: int) -> StoredBlock:
     return StoredBlock(decision, tuple(batches), receipts)
 
 
-def restore_window(reader: LedgerReader, genesis: Genesis) -> ReplayWindow:
-    """Return the replay window at the head of a stored ledger, from the receipts in it.
+def restore_window(reader: LedgerReader, genesis: Genesis, head: int | None = None) -> ReplayWindow:
+    """Return the replay window at a block of a stored ledger, its head if None, from its receipts.
 
     About a microsecond a transaction; batches are not read. Raises StateError if the store has
     lost part of it.
     """
     blocks = genesis.limits.replay_window_blocks
     window = ReplayWindow(blocks)
-    head = reader.head_height() or 0
+    if head is None:
+        head = reader.head_height() or 0
     for height in range(max(1, head - blocks + 1), head + 1):
         receipts, sequences = reader.receipts(height), reader.sequences(height)
         if receipts is None or sequences is None:

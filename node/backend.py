@@ -12,6 +12,8 @@ from node.driver import Driver, monotonic_ms
 from node.methods.backend import AppliedBlock, NodeStatus, PeerStatus, Resources, SubmitOutcome
 from node.transport import Transport
 from storage.checked import CheckedReader
+from storage.errors import derived_path
+from storage.recent import Recent
 
 
 @functools.cache
@@ -23,8 +25,11 @@ def software_version() -> str:
 class NodeBackend:
     """node.methods.backend.Backend over a driver."""
 
-    def __init__(self, driver: Driver, transport: Transport, config: Config) -> None:
+    def __init__(
+        self, driver: Driver, transport: Transport, config: Config, recent: Recent
+    ) -> None:
         self._driver = driver
+        self._recent = recent
         self._transport = transport
         self._config = config
         self._started_ms = monotonic_ms()
@@ -94,7 +99,11 @@ class NodeBackend:
         """What the process takes."""
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()
         database = self._config.home.database
-        files = [database, *(database.with_name(database.name + end) for end in ("-wal", "-shm"))]
+        files = [
+            path.with_name(path.name + end)
+            for path in (database, derived_path(database))
+            for end in ("", "-wal", "-shm")
+        ]
         return Resources(
             memory_bytes=int(pages[1]) * os.sysconf("SC_PAGE_SIZE"),
             database_bytes=sum(file.stat().st_size for file in files if file.exists()),
@@ -102,7 +111,7 @@ class NodeBackend:
 
     def reader(self) -> CheckedReader:
         """A reader for the RPC's own thread."""
-        return CheckedReader(self._config.home.database)
+        return CheckedReader(self._config.home.database, self._recent)
 
     async def submit(self, raws: Sequence[bytes]) -> list[SubmitOutcome]:
         """Check and take transactions."""

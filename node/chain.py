@@ -56,15 +56,7 @@ class Chain:
         """Apply a decided block: ask for it to be written; `advance` follows when it is durable."""
         if self.writing is not None:
             raise RuntimeError("a second block was to be written before the first was stored")
-        self.writing = WriteBlock(
-            decision,
-            executed.batches,
-            executed.receipts,
-            executed.transaction_ids,
-            executed.executed,
-            executed.chains,
-            executed.changes,
-        )
+        self.writing = executed.write(decision)
         self._outbox.add(self.writing)
 
     def advance(self) -> WriteBlock:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import structlog
 import uvloop
 
-from ledger.execution import restore_window
-from ledger.genesis import Genesis, genesis_state
+from ledger.genesis import Genesis
 from ledger.state import StateError
-from ledger.store import LedgerReader, WriteGenesis
+from ledger.store import LedgerReader
 from ledger.transactions import BatchError, CheckedBatch, check_batch
 from node.admission import KeyReplaced, admitted_members
 from node.backend import NodeBackend, software_version
@@ -34,9 +33,11 @@ from primitives.keys import PrivateKey
 from storage.checked import CheckedReader
 from storage.database import Database
 from storage.errors import DamagedError, MismatchError, StorageError
+from storage.redo import Tell, redo
 
 log = structlog.get_logger()
 
+REDO_TOLD_MS = 2_000
 EXIT_STOPPED = 0
 EXIT_START = 4
 EXIT_STORAGE = 5
@@ -81,6 +82,9 @@ async def _run(config: Config, genesis: Genesis, key: PrivateKey, past: Past) ->
         what = str(error).removesuffix(".")
         damage = DamagedError(config.home.database, what[:1].lower() + what[1:])
         return _failed("storage_failed", damage, EXIT_STORAGE)
+    except Stopped:
+        log.info("stopped")
+        return EXIT_STOPPED
     except NetworkDied as error:
         return _failed("network_failed", error, EXIT_NETWORK)
     except (RuntimeError, ValueError) as error:
@@ -111,7 +115,7 @@ async def _compose(
     past: Past,
     stop: asyncio.Event,
 ) -> None:
-    stood = await stand_up(stack, config, genesis, key, past)
+    stood = await stand_up(stack, config, genesis, key, past, Redone(stop))
     core, database, reader, key = stood.core, stood.database, stood.reader, stood.key
     bootstrap = [
         Member(peer.id, bytes.fromhex(peer.key), peer.address)
@@ -127,11 +131,31 @@ async def _compose(
     settings = RpcSettings(
         config.rpc_socket, config.rpc_tcp, config.home.rpc_token, config.rpc_tokens
     )
-    rpc = RpcServer(NodeBackend(driver, transport, config), settings)
+    rpc = RpcServer(NodeBackend(driver, transport, config, database.recent), settings)
     await rpc.start()
     stack.push_async_callback(rpc.stop)
     log.info("started", institution=config.institution, height=core.head.height)
     await _until_stopped(driver.run(effects), transport.failed, stop)
+
+
+class Stopped(Exception):
+    """The node was told to stop before it had begun."""
+
+
+class Redone:
+    """Tells every few seconds how far a start has come that executes blocks again."""
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+        self._told_ms = monotonic_ms()
+
+    def __call__(self, height: int, head: int) -> None:
+        """Raises Stopped."""
+        if self._stop.is_set():
+            raise Stopped
+        if monotonic_ms() >= self._told_ms + REDO_TOLD_MS:
+            self._told_ms = monotonic_ms()
+            log.info("executing_again", height=height, head=head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +170,17 @@ class Stood:
 
 
 async def stand_up(
-    stack: AsyncExitStack, config: Config, genesis: Genesis, key: PrivateKey, past: Past
+    stack: AsyncExitStack,
+    config: Config,
+    genesis: Genesis,
+    key: PrivateKey,
+    past: Past,
+    tell: Tell,
 ) -> Stood:
     """Open the files of a node, make what is missing, and take up what they hold.
 
-    Raises StorageError and StateError for what cannot be relied on.
+    `tell` hears how far blocks have been executed again. Raises StorageError and StateError for
+    what cannot be relied on, and what `tell` raises.
     """
     try:
         config.home.data.mkdir(mode=0o700, exist_ok=True)
@@ -162,12 +192,9 @@ async def stand_up(
     database = await Database.open(config.home.database, genesis.chain_id)
     stack.push_async_callback(database.close)
     boot = await database.boot(config.home.boot_counter, known=past.known)
-    reader = CheckedReader(config.home.database, cached=True)
+    reader = CheckedReader(config.home.database, database.recent, cached=True)
     stack.callback(reader.close)
-    if reader.head_height() is None:
-        first = WriteGenesis(*genesis_state(genesis))
-        await database.write([first])
-        reader.written([first])
+    replay = await redo(database, reader, genesis, tell)
     key = _settle_key(stack, config, key, reader)
     core = Core(
         genesis,
@@ -175,7 +202,7 @@ async def stand_up(
         key,
         reader,
         CoreSettings(),
-        restore_window(reader, genesis),
+        replay,
         boots=boot.boots,
         restored=boot.restored and not past.override_restored,
         now=monotonic_ms(),

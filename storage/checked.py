@@ -103,8 +103,7 @@ class CheckedReader(SqliteReader):
 
     def _proved(self, key: bytes) -> bytes | None:
         found = super().value(key)
-        head = self.head_height()
-        header = None if head is None else self.header(head)
+        header = self.header(self.state_height())
         if header is None:
             return found
         try:

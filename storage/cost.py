@@ -5,8 +5,8 @@
 Each transaction is what a RegisterRecord makes of the state: a new chain for the record, new heads
 for the chains of one of 10,000 persons and of one of four institutions. Nothing is signed or
 executed. The trie, its reads, receipts and batches are the real ones, and so are the rows. A
-ledger is filled in large blocks; then ten blocks of the size asked for are measured. docs/adr/0018
-holds the figures and what they led to.
+ledger is filled in large blocks; then blocks of the size asked for are measured, and the step that
+writes what follows from them. docs/adr/0019 holds the figures and what they led to.
 
 Processor time depends on who else uses the machine's caches: compare within one run, or runs that
 alternate.
@@ -43,7 +43,8 @@ TRANSACTION_BYTES: Final = 300
 BATCH_TRANSACTIONS: Final = 100
 FILLING_TRANSACTIONS: Final = 10_000
 """In a block that only makes the ledger longer."""
-MEASURED_BLOCKS: Final = 10
+MEASURED_TRANSACTIONS: Final = 8_000
+"""About what one step holds that is written to the derived file."""
 LABELS: Final = Labels("imaging", "normal", "CN", "pacs", "checked")
 
 
@@ -144,17 +145,19 @@ async def measure(directory: Path, sizes: Sequence[int], block: int) -> list[Cos
     path = directory / "ledger.db"
     load = Load()
     database = await Database.open(path, CHAIN_ID)
-    reader = TimedReader(path, cached=True)
+    reader = TimedReader(path, database.recent, cached=True)
     try:
         await _write(database, reader, [load.genesis(reader)])
         costs = []
+        blocks = max(1, MEASURED_TRANSACTIONS // block)
         for size in sizes:
-            begin = size - MEASURED_BLOCKS * block
+            begin = size - blocks * block
             while load.count < begin:
                 some = min(FILLING_TRANSACTIONS, begin - load.count)
                 batches, write = load.block(reader, some)
                 await _write(database, reader, [*batches, *write])
-            costs.append(await _cost(directory, database, reader, load, block))
+            await database.flush()
+            costs.append(await _cost(directory, database, reader, load, blocks, block))
         return costs
     finally:
         reader.close()
@@ -162,10 +165,15 @@ async def measure(directory: Path, sizes: Sequence[int], block: int) -> list[Cos
 
 
 async def _cost(
-    directory: Path, database: Database, reader: TimedReader, load: Load, block: int
+    directory: Path,
+    database: Database,
+    reader: TimedReader,
+    load: Load,
+    blocks: int,
+    block: int,
 ) -> Cost:
     write = loop = read = slowest = 0.0
-    for _ in range(MEASURED_BLOCKS):
+    for _ in range(blocks):
         reader.seconds = 0.0
         batches, writes = load.block(reader, block)
         read += reader.seconds
@@ -176,8 +184,12 @@ async def _cost(
         slowest = max(slowest, time.perf_counter() - wall)
         loop += time.thread_time() - thread
         await database.checkpointed()
+        await database.stepped()
         write += _processor() - process
-    micro = 1e6 / (MEASURED_BLOCKS * block)
+    process = _processor()
+    await database.flush()
+    write += _processor() - process
+    micro = 1e6 / (blocks * block)
     disk = sum(file.stat().st_size for file in directory.iterdir()) / load.count
     return Cost(load.count, write * micro, loop * micro, read * micro, slowest * 1e3, disk)
 
@@ -186,6 +198,7 @@ async def _write(database: Database, reader: SqliteReader, writes: Sequence[Writ
     await database.write(writes)
     reader.written(writes)
     await database.checkpointed()
+    await database.stepped()
 
 
 def _processor() -> float:

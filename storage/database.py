@@ -13,12 +13,10 @@
   what the next one rests on. The node stops, says why, and starts again on a file that holds
   exactly the writes that were acknowledged (and at most the one whose outcome was unknown).
 
-Measured on a 2.5 GHz core, a block of 1,000 transactions that changes 2,000 keys and adds 1,000
-takes 60 ms of processor time at 20,000 keys and 140 ms at 300,000, and its checkpoint 10 and 40 ms;
-less than 1 ms of that is on the event loop's thread. A promise takes 0.3 ms on a disk whose cache
-survives a power failure, else what its fsync takes. The rows of the state are what costs, some
-10 us each with their pages; docs/adr/0018 says where it goes and what did not help. Neither did a
-statement of many rows, nor tables with row numbers.
+What follows from a block, its changes of the state and places in the indexes, is not in this file.
+Once the block is durable it is kept in memory (storage/recent.py) and written to a second file in
+large steps (storage/derived.py). No write waits for that unless two steps have gathered in memory.
+docs/adr/0019 has the reasons and measurements.
 """
 
 import asyncio
@@ -33,10 +31,12 @@ from typing import Final, Self, TypeVar
 
 import aiosqlite
 
-from ledger.store import Write
+from ledger.store import Write, WriteBlock, WriteGenesis
 from storage import schema
 from storage.boots import BootVerdict, CounterFile, read_counts, sync_directory
-from storage.errors import DamagedError, StorageError, explain
+from storage.derived import DerivedFile
+from storage.errors import DamagedError, StorageError, derived_path, explain
+from storage.recent import Recent, Step
 from storage.seal import Sealed, SealError, read_sealed, unchecked
 from storage.statements import Statement, statements
 
@@ -48,7 +48,7 @@ PAGE_BYTES_MIN: Final = 512
 """The smallest page, and so the smallest file, of SQLite."""
 BUSY_MS: Final = 5_000
 """How long to wait for another program's lock."""
-CACHE_KIB: Final = 64 * 1024
+CACHE_KIB: Final = 8 * 1024
 """Pages that the writer keeps in memory."""
 
 _META: Final = "UPDATE meta SET boots = ?, restored = ?, seal = ?"
@@ -91,8 +91,18 @@ class _Writer(sqlite3.Connection):
 class Database:
     """The database file of one node, open for writing. Make it with `open`."""
 
-    def __init__(self, path: Path, connection: aiosqlite.Connection, writer: _Writer) -> None:
-        self._path = path
+    def __init__(
+        self,
+        path: Path,
+        connection: aiosqlite.Connection,
+        writer: _Writer,
+        derived: DerivedFile,
+    ) -> None:
+        self.path = path
+        self._derived = derived
+        self._step: asyncio.Task[None] | None = None
+        self.recent = Recent(derived.height)
+        """What readers in this process need beside the files."""
         self._wal = path.with_name(path.name + "-wal")
         self._connection = connection
         self._writer = writer
@@ -112,8 +122,18 @@ class Database:
             writer = await asyncio.to_thread(_open, path, chain_id)
         except sqlite3.Error as error:
             raise explain(error, path) from error
+        try:
+            derived = await asyncio.to_thread(_open_derived, path, chain_id, writer)
+        except BaseException:
+            writer.close()
+            raise
         connection = await aiosqlite.Connection(lambda: writer, iter_chunk_size=1)
-        return cls(path, connection, writer)
+        return cls(path, connection, writer, derived)
+
+    @property
+    def derived_height(self) -> int:
+        """Up to which block the derived file holds what follows; -1 if nothing."""
+        return self._derived.height
 
     async def boot(self, counter_file: Path, *, known: bool = False) -> BootVerdict:
         """Count a start, here and in `counter_file`, and tell whether the two fit together.
@@ -152,6 +172,7 @@ class Database:
         if not writes:
             return
         transaction = statements(writes)
+        await self._bound_recent()
 
         def perform() -> None:
             before = self._writer.sealed.counts.promises
@@ -159,21 +180,73 @@ class Database:
             promises = self._writer.sealed.counts.promises
             if promises > before and self._counter is not None:
                 self._counter.promised(promises)
+            for write in writes:
+                if isinstance(write, WriteBlock | WriteGenesis):
+                    self.recent.take(write)
 
         await self._run(perform)
         self._bound_wal()
+        self._begin_step()
+
+    async def derive(self, write: WriteBlock | WriteGenesis) -> None:
+        """Take what follows from a block that is in the ledger's file; see storage/redo.py.
+
+        Raises StorageError.
+        """
+        await self._bound_recent()
+        await self._run(lambda: self.recent.take(write))
+        self._begin_step()
+
+    async def stepped(self) -> None:
+        """Wait until no step is being written to the derived file."""
+        while self._step is not None and not self._step.done():
+            await asyncio.wait([self._step])
+
+    async def _bound_recent(self) -> None:
+        """Wait for the step that is being written if the next one is complete."""
+        if self.recent.gathering.is_due:
+            await self.stepped()
+
+    def _begin_step(self) -> None:
+        """Write the closed step, if there is one that nobody writes."""
+        if self.recent.closed is not None and (self._step is None or self._step.done()):
+            self._step = asyncio.create_task(self._write_step(self.recent.closed))
+
+    async def _write_step(self, step: Step) -> None:
+        if self._failure is not None:
+            return
+        try:
+            await asyncio.to_thread(self._derived.write, step)
+        except sqlite3.Error as error:
+            # Kept as the failure that the next write raises.
+            self._failure = explain(error, self._derived.path)
+        except StorageError as error:
+            self._failure = error
+        else:
+            self.recent.written()
 
     async def close(self) -> None:
         """Finish what was begun, checkpoint, and close. Raises StorageError."""
         await self.checkpointed()
         try:
+            await self.flush()
+            await asyncio.to_thread(self._derived.close)
             await self._connection.close()
         except sqlite3.Error as error:
-            raise explain(error, self._path) from error
+            raise explain(error, self.path) from error
         finally:
             if self._counter is not None:
                 self._counter.close()
                 self._counter = None
+
+    async def flush(self) -> None:
+        """Write all that follows from blocks, so that a start has nothing to execute again."""
+        for _ in range(2):
+            await self.stepped()
+            if self._failure is None and self.recent.closed is None and self.recent.blocks():
+                self.recent.close_step()
+            self._begin_step()
+        await self.stepped()
 
     async def checkpointed(self) -> None:
         """Wait for the checkpoint that may have been queued behind the last write."""
@@ -187,7 +260,7 @@ class Database:
         try:
             size = self._wal.stat().st_size
         except FileNotFoundError:
-            self._failure = DamagedError(self._path, "its -wal file was removed under the node")
+            self._failure = DamagedError(self.path, "its -wal file was removed under the node")
             raise self._failure from None
         # A WAL that was checkpointed is cut to journal_size_limit when it is next written to.
         if size > WAL_BYTES:
@@ -213,7 +286,7 @@ class Database:
             try:
                 results.append(work())
             except sqlite3.Error as error:
-                self._failure = explain(error, self._path)
+                self._failure = explain(error, self.path)
                 raise self._failure from error
             except StorageError as error:
                 self._failure = error
@@ -272,6 +345,24 @@ def _open(path: Path, chain_id: bytes) -> _Writer:
         writer.close()
         raise
     return writer
+
+
+def _open_derived(path: Path, chain_id: bytes, writer: sqlite3.Connection) -> DerivedFile:
+    """Open the derived file beside the ledger's file `path`. Raises StorageError."""
+
+    def block_hash(height: int) -> bytes | None:
+        row = writer.execute("SELECT hash FROM block WHERE height = ?", (height,)).fetchone()
+        return None if row is None else row[0]
+
+    beside = derived_path(path)
+    try:
+        return DerivedFile.open(beside, chain_id, block_hash)
+    except sqlite3.Error as error:
+        raise explain(error, beside) from error
+    except OSError as error:
+        raise StorageError(
+            f"The file {beside} cannot be made: {error.strerror}. Let the node's user write there."
+        ) from error
 
 
 def _migrate(writer: _Writer, path: Path, chain_id: bytes) -> None:

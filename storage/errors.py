@@ -57,6 +57,24 @@ _OTHER: Final = (
 )
 
 
+_REPAIR: Final = (
+    "Then run `medpact repair`: it sets the database aside, and the node fetches the ledger from "
+    "the others again at its next start. It abstains from voting until they have gone on without "
+    "it."
+)
+_REMAKE: Final = (
+    "Then delete this file and those that begin with its name, and start the node again: it makes "
+    "the file anew from the ledger, and nothing is lost."
+)
+DERIVED_SUFFIX: Final = "-derived"
+"""What the name of the derived file adds to that of the ledger's file."""
+
+
+def derived_path(ledger: Path) -> Path:
+    """The derived file (storage/derived.py) beside the ledger's file."""
+    return ledger.with_name(ledger.name + DERIVED_SUFFIX)
+
+
 class StorageError(Exception):
     """The store cannot be relied on: the node must stop. The message says why and what to do."""
 
@@ -71,12 +89,12 @@ class DamagedError(StorageError):
     def __init__(self, path: Path, what: str, height: int | None = None) -> None:
         """`what` is a clause that says what was found."""
         where = "" if height is None else f" at height {height}"
+        advice = _REMAKE if path.name.endswith(DERIVED_SUFFIX) else _REPAIR
         super().__init__(
             f"The database {path} is damaged{where}: {what}. Stop the node and check the disk. "
-            "Then run `medpact repair`: it sets the database aside, and the node fetches the "
-            "ledger from the others again at its next start. It abstains from voting until they "
-            "have gone on without it."
+            f"{advice}"
         )
+        self.path = path
         self.what = what
         self.height = height
 

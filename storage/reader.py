@@ -1,8 +1,10 @@
 """ledger.store.LedgerReader: synchronous point reads through a read-only connection.
 
-The connection can neither write nor checkpoint. It belongs to the thread that made it. Each read
-sees all that was committed before it; `snapshot` holds one state still over many reads, for proofs,
-while blocks are committed.
+The connection can neither write nor checkpoint. It belongs to the thread that made it. It has the
+ledger's file and the derived file, and what `Recent` holds lies above the latter: only with the
+`Recent` of the database that is open does a reader see all that was committed before it. Without,
+as `medpact verify` beside a node, its state and indexes may be some blocks behind its head. A
+`snapshot` holds one state still over many reads, for proofs, while blocks are committed.
 
 A cached reader is for the one who executes blocks. It keeps state values and trie nodes, present or
 absent, in memory; whoever commits through `Database.write` tells it with `written` before the next
@@ -24,7 +26,9 @@ from primitives.block import Block, BlockHeader
 from primitives.codec import CodecError, decode
 from storage import schema
 from storage.cache import Cache
-from storage.errors import DamagedError, StorageError, explain
+from storage.derived import ID_BYTES
+from storage.errors import DamagedError, StorageError, derived_path, explain
+from storage.recent import BlockChanges, Recent
 from storage.seal import SealError, read_sealed
 
 VALUES_CACHED_MAX: Final = 65_536
@@ -40,8 +44,13 @@ T = TypeVar("T")
 class SqliteReader:
     """Reads one database file. Every method raises StorageError if the file cannot be read."""
 
-    def __init__(self, path: Path, *, cached: bool = False) -> None:
+    def __init__(self, path: Path, recent: Recent | None = None, *, cached: bool = False) -> None:
         self._path = path
+        self.recent = recent
+        self._held: tuple[BlockChanges, ...] | None = None
+        """In a snapshot: the blocks above the derived file's, ascending."""
+        self._held_height = -1
+        """In a snapshot: the height of its state, -1 before genesis."""
         self._values = Cache(VALUES_CACHED_MAX if cached else 0)
         self._nodes = Cache(NODES_CACHED_MAX if cached else 0)
         self._cached = cached
@@ -59,7 +68,6 @@ class SqliteReader:
 
     def _prepare(self) -> None:
         self.rows("PRAGMA query_only = ON")
-        self.rows(f"PRAGMA cache_size = -{CACHE_KIB}")
         try:
             version = schema.schema_version(self._connection, self._path)
         except sqlite3.Error as error:
@@ -69,6 +77,14 @@ class SqliteReader:
                 f"The database {self._path} was last used by an older version of this program. "
                 "Start the node once: it brings the file up to date."
             )
+        beside = derived_path(self._path)
+        try:
+            name = f"{beside.absolute().as_uri()}?mode=ro"
+            self._connection.execute("ATTACH ? AS derived", (name,))
+            for schema_name in ("main", "derived"):
+                self._connection.execute(f"PRAGMA {schema_name}.cache_size = -{CACHE_KIB}")
+        except sqlite3.Error as error:
+            raise explain(error, beside) from error
 
     def close(self) -> None:
         """Close the connection."""
@@ -90,42 +106,84 @@ class SqliteReader:
         """
         if self._cached or self._connection.in_transaction:
             raise RuntimeError("a cached reader, or one in a snapshot, cannot begin a snapshot")
+        # In this order, a block that moves meanwhile is seen twice rather than not at all. The view
+        # of each file begins with its first read.
+        blocks = () if self.recent is None else self.recent.blocks()
         self._row("BEGIN")
         try:
-            # The transaction begins with its first read.
-            self._row("SELECT 1 FROM meta")
+            written = self.derived_height()
+            self._row("SELECT 1 FROM main.meta")
+            self._held = tuple(block for block in blocks if block.height > written)
+            self._held_height = self._held[-1].height if self._held else written
             yield self
         finally:
+            self._held = None
             self._row("ROLLBACK")
+
+    def derived_height(self) -> int:
+        """Return the height up to which the derived file holds what follows, -1 if nothing."""
+        row = self._row("SELECT height FROM derived.meta")
+        if row is None or not isinstance(row[0], int):
+            raise DamagedError(derived_path(self._path), "it does not say what it holds")
+        return row[0]
+
+    def state_height(self) -> int:
+        """Return, in a snapshot, the height whose state this reader shows; -1 before genesis."""
+        return self._held_height
 
     # ---- state -----------------------------------------------------------------------------------
 
     def value(self, key: bytes) -> bytes | None:
         """Return the canonical value bytes under a key, or None."""
         if not self._cached:
-            return self._blob("SELECT value FROM state_value WHERE key = ?", key)
+            return self._value(key)
         try:
             return self._values.get(key)
         except KeyError:
-            found = self._blob("SELECT value FROM state_value WHERE key = ?", key)
+            found = self._value(key)
             self._values.put(key, found)
             return found
 
     def node(self, path: bytes) -> bytes | None:
         """Return the encoded trie node at a path of nibbles (one byte each), or None."""
         if not self._cached:
-            return self._blob("SELECT node FROM state_node WHERE path = ?", path)
+            return self._node(path)
         try:
             return self._nodes.get(path)
         except KeyError:
-            found = self._blob("SELECT node FROM state_node WHERE path = ?", path)
+            found = self._node(path)
             self._nodes.put(path, found)
             return found
+
+    def _value(self, key: bytes) -> bytes | None:
+        if self._held is not None:
+            for block in reversed(self._held):
+                if key in block.values:
+                    return block.values[key]
+        elif self.recent is not None:
+            for step in self.recent.steps():
+                if key in step.values:
+                    return step.values[key]
+        return self._blob("SELECT value FROM derived.state_value WHERE key = ?", key)
+
+    def _node(self, path: bytes) -> bytes | None:
+        if self._held is not None:
+            for block in reversed(self._held):
+                if path in block.nodes:
+                    return block.nodes[path]
+        elif self.recent is not None:
+            for step in self.recent.steps():
+                if path in step.nodes:
+                    return step.nodes[path]
+        return self._blob("SELECT node FROM derived.state_node WHERE path = ?", path)
 
     # ---- blocks ----------------------------------------------------------------------------------
 
     def head_height(self) -> int | None:
         """Return the height of the newest applied block, or None in an empty store."""
+        if self._held is not None and self.recent is not None:
+            # A block whose changes had not been taken in yet does not belong to the snapshot.
+            return None if self._held_height < 0 else self._held_height
         row = self._row("SELECT MAX(height) FROM block")
         return None if row is None else row[0]
 
@@ -192,21 +250,38 @@ class SqliteReader:
 
     def transaction_position(self, transaction_id: bytes) -> tuple[int, int] | None:
         """Return (height, index in the block) of the execution of a transaction."""
+        if self.recent is not None:
+            for step in self.recent.steps():
+                recent = step.positions.get(transaction_id)
+                if recent is not None:
+                    return recent if self._shows(recent[0]) else None
         row: tuple[int, int] | None = self._row(
-            "SELECT height, position FROM transaction_position WHERE id = ?", transaction_id
+            "SELECT height, position FROM derived.transaction_position WHERE id = ?",
+            transaction_id[:ID_BYTES],
         )
-        return row
+        return row if row is not None and self._shows(row[0]) else None
+
+    def _shows(self, height: int) -> bool:
+        return self._held is None or height <= self._held_height
 
     def chain_heights(self, chain_id: bytes, above: int, limit: int) -> tuple[int, ...]:
         """Return up to `limit` heights above `above` with entries in this chain, ascending."""
+        blocks = self._held
+        if blocks is None:
+            blocks = () if self.recent is None else self.recent.blocks()
         rows = self.rows(
-            "SELECT height FROM chain_height WHERE chain_id = ? AND height > ?"
+            "SELECT height FROM derived.chain_height WHERE chain_id = ? AND height > ?"
             " ORDER BY height LIMIT ?",
-            chain_id,
+            chain_id[:ID_BYTES],
             above,
             limit,
         )
-        return tuple(row[0] for row in rows)
+        heights = [row[0] for row in rows]
+        last = heights[-1] if heights else above
+        heights += [
+            block.height for block in blocks if block.height > last and block.touches(chain_id)
+        ]
+        return tuple(heights[:limit])
 
     # ---- promises --------------------------------------------------------------------------------
 
@@ -268,13 +343,17 @@ class SqliteReader:
         try:
             yield from self._connection.execute(sql, parameters)
         except sqlite3.Error as error:
-            raise explain(error, self._path) from error
+            raise explain(error, self._file(sql)) from error
 
     def _row(self, sql: str, *parameters: object) -> Any:
         try:
             return self._connection.execute(sql, parameters).fetchone()
         except sqlite3.Error as error:
-            raise explain(error, self._path) from error
+            raise explain(error, self._file(sql)) from error
+
+    def _file(self, sql: str) -> Path:
+        """The file that a query reads."""
+        return derived_path(self._path) if "derived." in sql else self._path
 
     def _blob(self, sql: str, parameter: object) -> bytes | None:
         row = self._row(sql, parameter)
@@ -282,7 +361,7 @@ class SqliteReader:
             return None
         if not isinstance(row[0], bytes):
             # SQLite takes the type of a column from the row, so damage may change it.
-            raise DamagedError(self._path, "the bytes of a row cannot be read")
+            raise DamagedError(self._file(sql), "the bytes of a row cannot be read")
         return row[0]
 
     def _decode(self, raw: bytes, kind: type[T], what: str) -> T:

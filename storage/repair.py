@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.boots import CounterFile, Counts, mark_of, read_counts, sync_directory
-from storage.errors import StorageError
+from storage.errors import StorageError, derived_path
 
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
 
@@ -57,10 +57,11 @@ def set_aside(database: Path, counter_file: Path, name: str) -> SetAside:
 
 
 def _present(database: Path) -> Iterator[Path]:
-    for suffix in _SUFFIXES:
-        path = database.with_name(database.name + suffix)
-        if os.path.lexists(path):
-            yield path
+    for file in (database, derived_path(database)):
+        for suffix in _SUFFIXES:
+            path = file.with_name(file.name + suffix)
+            if os.path.lexists(path):
+                yield path
 
 
 def _spoilt(counter_file: Path) -> Iterator[Path]:

@@ -8,7 +8,7 @@ from storage.errors import DamagedError, MismatchError
 
 APPLICATION_ID: Final = 0x6D647063
 """What the header of every database file of this program says it is ("mdpc")."""
-SCRIPTS: tuple[str, ...] = ("schema.sql", "schema2.sql")
+SCRIPTS: tuple[str, ...] = ("schema.sql", "schema2.sql", "schema3.sql")
 """Script n (from 1), a file of this package, leads from schema version n - 1 to n."""
 SEALED_VERSION: Final = 2
 """The version whose script made room for the seal."""

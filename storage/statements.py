@@ -1,15 +1,13 @@
 """What each `Write` is in SQL: statements with their rows, in order, to run as one transaction.
 
-A block of a thousand transactions is a dozen statements, each with many rows. The rows are not
-sorted, though most go into trees ordered by hash: that would take more of the event loop's thread
-than it saves of the writer's.
+A block of a thousand transactions is some statements of a row for each batch. What follows from it
+is not among them: storage/derived.py.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, assert_never
 
 from ledger.store import (
-    StateChanges,
     Write,
     WriteBatch,
     WriteBlock,
@@ -37,16 +35,6 @@ _BATCH_BODY: Final = (
     "INSERT INTO batch_body (number, raw) SELECT number, ?2 FROM batch WHERE id = ?1"
     " ON CONFLICT (number) DO NOTHING"
 )
-_POSITION: Final = "INSERT INTO transaction_position (id, height, position) VALUES (?, ?, ?)"
-_CHAIN: Final = "INSERT INTO chain_height (chain_id, height) VALUES (?, ?)"
-_VALUE: Final = (
-    "INSERT INTO state_value (key, value) VALUES (?, ?)"
-    " ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-)
-_NODE: Final = (
-    "INSERT INTO state_node (path, node) VALUES (?, ?)"
-    " ON CONFLICT (path) DO UPDATE SET node = excluded.node"
-)
 _PROMISE: Final = "INSERT INTO promise (height, signed, prepared, block_hash) VALUES (?, ?, ?, ?)"
 _PROPOSAL: Final = (
     "INSERT INTO proposal (hash, height, block) VALUES (?, ?, ?) ON CONFLICT (hash) DO NOTHING"
@@ -68,9 +56,8 @@ def statements(writes: Iterable[Write]) -> list[Statement]:
     found: list[Statement] = []
     for write in writes:
         match write:
-            case WriteGenesis(header, changes):
+            case WriteGenesis(header):
                 found.append((_BLOCK, [_genesis_row(header)]))
-                found += _state(changes)
             case WriteBatch(batch):
                 found += _batches([batch], None)
             case WritePromise():
@@ -99,10 +86,6 @@ def _block(write: WriteBlock) -> Iterator[Statement]:
     )
     yield _BLOCK, [row]
     yield from _batches(write.batches, height)
-    ids = write.transaction_ids
-    yield _POSITION, [(ids[index], height, index) for index in write.executed]
-    yield _CHAIN, [(chain, height) for chain in write.chains]
-    yield from _state(write.changes)
     for sql in _DROP:
         yield sql, [(height,)]
 
@@ -116,11 +99,6 @@ def _batches(batches: Sequence[CheckedBatch], height: int | None) -> Iterator[St
         ],
     )
     yield _BATCH_BODY, [(batch.id, batch.raw) for batch in batches]
-
-
-def _state(changes: StateChanges) -> Iterator[Statement]:
-    yield _VALUE, changes.values.items()
-    yield _NODE, changes.nodes.items()
 
 
 def _promise(write: WritePromise) -> Iterator[Statement]:

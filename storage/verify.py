@@ -7,7 +7,8 @@ exactly what this gives:
 * each header, by comparison with the execution of its batches on its parent (ledger.execution);
 * each batch by its id, which the block lists, and by its signatures;
 * each commit certificate by the committee of its height;
-* receipts, indexes, state values and trie nodes, because execution makes them again;
+* receipts, because execution makes them again, and so every row of the derived file, which holds
+  what follows up to a height of its own;
 * what is not decided yet (batches, promises, their blocks) by its own hashes and signatures.
 
 What nothing else signs or derives, how often the node was started, whether it abstains and which
@@ -18,7 +19,8 @@ to the head needs no snapshot; one is held only for the comparison at the end. M
 state: about 600 bytes a key. Time is mostly that of signatures, some 80 us each.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -34,16 +36,12 @@ from ledger.store import StateChanges
 from ledger.transactions import (
     BatchError,
     CheckedBatch,
-    Envelope,
-    batch_id,
     check_batch,
-    read_batch,
-    read_transaction,
+    trust_batch,
 )
 from primitives.block import BlockHeader
-from primitives.codec import CodecError, decode, encode
-from primitives.keys import verify
-from storage.errors import DamagedError
+from primitives.codec import CodecError, encode
+from storage.errors import DamagedError, derived_path
 from storage.reader import SqliteReader
 from storage.verify_promises import PromiseFault, check_promises
 
@@ -81,6 +79,19 @@ def verify_chain(
         reader.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """A block whose entries in the derived file are still to be compared."""
+
+    height: int
+    executed: Sequence[tuple[bytes, int]]
+    """Ids and places of its transactions."""
+    chains: Sequence[bytes]
+    values: Mapping[bytes, bytes | None]
+    nodes: Mapping[bytes, bytes | None]
+    """What there was before it."""
+
+
 class _Memory:
     """The state as execution makes it."""
 
@@ -98,6 +109,14 @@ class _Memory:
         self.values.update(changes.values)
         self.nodes.update(changes.nodes)
 
+    def take_back(self, block: _Ahead) -> None:
+        for held, before in ((self.values, block.values), (self.nodes, block.nodes)):
+            for key, old in before.items():
+                if old is None:
+                    del held[key]
+                else:
+                    held[key] = old
+
 
 class _Verification:
     def __init__(
@@ -114,6 +133,9 @@ class _Verification:
         self._keys: dict[str, dict[bytes, None]] = {}
         """Every key that a member has had so far."""
         self._counts = {"transaction_position": 0, "chain_height": 0, "batch": 0}
+        self._transactions = 0
+        self._ahead: deque[_Ahead] = deque()
+        """Blocks above the derived file's."""
 
     def run(self) -> Iterator[Progress]:
         """Check everything."""
@@ -129,12 +151,13 @@ class _Verification:
                     yield self._check_height(height)
                 height = None
                 self._check_undecided()
-                self._check_tables()
                 self._reader.check_seal()
+                self._check_batches()
+                self._check_derived()
         except _FAULTS as error:
             raise DamagedError(self._path, str(error).removesuffix("."), height) from error
         except DamagedError as error:
-            raise DamagedError(self._path, error.what, height) from error
+            raise DamagedError(error.path, error.what, height) from error
         yield self._progress(self._checked_head().height, complete=True)
 
     def _heights(self) -> range:
@@ -151,7 +174,7 @@ class _Verification:
 
     def _progress(self, height: int, *, complete: bool) -> Progress:
         head = self._reader.head_height() or 0
-        return Progress(height, head, self._counts["transaction_position"], complete)
+        return Progress(height, head, self._transactions, complete)
 
     # ---- the file --------------------------------------------------------------------------------
 
@@ -197,8 +220,11 @@ class _Verification:
             )
             if receipts != encode(executed.receipts):
                 raise _Fault("the receipts are not those of its execution")
-            self._check_indexes(height, executed)
+            self._ahead.append(self._passed(executed))
+            self._check_indexes(self._reader.derived_height())
             self._take(executed.changes)
+            self._transactions += len(executed.executed)
+            self._counts["batch"] += len(executed.batches)
             self._replay.add(height, executed.ran, executed.sequences)
             self._head = read.block.header
         return self._progress(height, complete=False)
@@ -209,17 +235,29 @@ class _Verification:
             for member in members(self._state):
                 self._keys.setdefault(member.id, {})[member.key] = None
 
-    def _check_indexes(self, height: int, executed: ExecutedBlock) -> None:
-        for index in executed.executed:
-            id = executed.transaction_ids[index]
-            if self._reader.transaction_position(id) != (height, index):
-                raise _Fault(f"the index has lost transaction {id.hex()}")
-        for chain in executed.chains:
-            if self._reader.chain_heights(chain, height - 1, 1) != (height,):
-                raise _Fault(f"the index has lost an entry of the chain {chain.hex()}")
-        self._counts["transaction_position"] += len(executed.executed)
-        self._counts["chain_height"] += len(executed.chains)
-        self._counts["batch"] += len(executed.batches)
+    def _passed(self, executed: ExecutedBlock) -> _Ahead:
+        """What is to be compared once the derived file has come as far, or to be taken back."""
+        state, changes = self._state, executed.changes
+        return _Ahead(
+            executed.block.header.height,
+            [(executed.transaction_ids[index], index) for index in executed.executed],
+            executed.chains,
+            {key: state.values.get(key) for key in changes.values},
+            {path: state.nodes.get(path) for path in changes.nodes},
+        )
+
+    def _check_indexes(self, derived_height: int) -> None:
+        """Compare the entries of the blocks up to `derived_height`."""
+        while self._ahead and self._ahead[0].height <= derived_height:
+            block = self._ahead.popleft()
+            for id, index in block.executed:
+                if self._reader.transaction_position(id) != (block.height, index):
+                    raise _Fault(f"the index has lost transaction {id.hex()}")
+            for chain in block.chains:
+                if self._reader.chain_heights(chain, block.height - 1, 1) != (block.height,):
+                    raise _Fault(f"the index has lost an entry of the chain {chain.hex()}")
+            self._counts["transaction_position"] += len(block.executed)
+            self._counts["chain_height"] += len(block.chains)
 
     # ---- batches ---------------------------------------------------------------------------------
 
@@ -253,7 +291,7 @@ class _Verification:
         if check_signatures:
             batch = check_batch(raw, genesis.chain_id, genesis.limits, keys)
         else:
-            batch = _trusted_batch(raw, genesis.chain_id, keys)
+            batch = trust_batch(raw, genesis.chain_id, keys)
         found = (batch.id, batch.author, batch.sequence, batch.valid_until_height, height)
         if found != (id, author, sequence, valid_until_height, listed):
             raise _Fault(f"the batch {id.hex()} is not what its index says")
@@ -285,12 +323,37 @@ class _Verification:
         committee = committee_at(self._state, self._genesis)
         check_promises(self._reader, head.height + 1, self._genesis.chain_id, committee)
 
-    def _check_tables(self) -> None:
-        counts = {**self._counts, "batch_body": self._counts["batch"]}
-        for table, expected in counts.items():
-            ((count,),) = self._rows(f"SELECT COUNT(*) FROM {table}")  # noqa: S608
-            if count != expected:
-                raise _Fault(f"the table {table} has {count} rows; {expected} are accounted for")
+    def _check_batches(self) -> None:
+        for table in ("batch", "batch_body"):
+            self._check_count(table, self._counts["batch"])
+
+    def _check_count(self, table: str, expected: int) -> None:
+        ((count,),) = self._rows(f"SELECT COUNT(*) FROM {table}")  # noqa: S608
+        if count != expected:
+            raise _Fault(f"the table {table} has {count} rows; {expected} are accounted for")
+
+    def _check_derived(self) -> None:
+        """Compare the derived file with what follows from the blocks up to its height."""
+        try:
+            self._check_derived_tables()
+        except _Fault as error:
+            raise DamagedError(derived_path(self._path), str(error)) from error
+
+    def _check_derived_tables(self) -> None:
+        height = self._reader.derived_height()
+        rows = self._rows("SELECT only, chain_id, height, hash FROM derived.meta")
+        header = self._reader.header(height)
+        block_hash = b"" if header is None else header.hash()
+        whose = (1, self._genesis.chain_id, height, block_hash)
+        if rows != [whose] or (header is None) != (height < 0):
+            raise _Fault("it does not say of which ledger and block it is")
+        self._check_indexes(height)
+        while self._ahead:
+            self._state.take_back(self._ahead.pop())
+        if height < 0:
+            self._state = _Memory()
+        for table in ("transaction_position", "chain_height"):
+            self._check_count(table, self._counts[table])
         self._check_state("state_value", "key", "value", self._state.values)
         self._check_state("state_node", "path", "node", self._state.nodes)
 
@@ -304,19 +367,6 @@ class _Verification:
             count += 1
         if count != len(expected):
             raise _Fault(f"the table {table} has {count} rows; there should be {len(expected)}")
-
-
-def _trusted_batch(raw: bytes, chain_id: bytes, keys: Mapping[str, bytes]) -> CheckedBatch:
-    """Read a decided batch and check its own signature, not those of its transactions."""
-    envelope = decode(raw, Envelope, bytes_max=len(raw))
-    body = read_batch(raw)
-    id, key = batch_id(chain_id, envelope.body), keys.get(body.author)
-    if key is None or not verify(key, id, envelope.signature):
-        raise _Fault(f"the batch {id.hex()} is not signed by {body.author}")
-    transactions = tuple(read_transaction(t, chain_id) for t in body.transactions)
-    return CheckedBatch(
-        id, raw, body.author, body.sequence, body.valid_until_height, key, transactions
-    )
 
 
 def _hex(key: object) -> str:

@@ -85,7 +85,7 @@ class LedgerBackend:
         self._recent: dict[int, AppliedBlock] = {}
         self._path = path
         self._database = database
-        self._state = SqliteReader(path)
+        self._state = SqliteReader(path, database.recent)
         self._replay = ReplayWindow(genesis.limits.replay_window_blocks)
         self._grown = asyncio.Condition()
         self._sequence = 0
@@ -142,7 +142,7 @@ class LedgerBackend:
         return Resources(100_000_000, 4096)
 
     def reader(self) -> SqliteReader:
-        return SqliteReader(self._path)
+        return SqliteReader(self._path, self._database.recent)
 
     async def submit(self, raws: Sequence[bytes]) -> list[SubmitOutcome]:
         if self.submitting is not None:

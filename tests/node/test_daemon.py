@@ -138,7 +138,7 @@ async def test_a_network_that_dies_ends_the_node() -> None:
 async def test_stored_batches_come_back_but_for_those_of_earlier_keys(tmp_path: Path) -> None:
     good = make_batch(GENESIS, "recorder-1", 1)
     database = await Database.open(tmp_path / "node.db", GENESIS.chain_id)
-    reader = CheckedReader(tmp_path / "node.db", cached=True)
+    reader = CheckedReader(tmp_path / "node.db", database.recent, cached=True)
     await database.write([WriteGenesis(*genesis_state(GENESIS)), WriteBatch(good)])
     core = Core(
         GENESIS,

@@ -11,10 +11,10 @@ from typing import cast
 import pytest
 import structlog
 
-from ledger.execution import payload_batches, restore_window
-from ledger.genesis import Genesis, genesis_state
+from ledger.execution import payload_batches
+from ledger.genesis import Genesis
 from ledger.receipts import ReceiptCode
-from ledger.store import Write, WriteBatch, WriteGenesis, WritePromise
+from ledger.store import Write, WriteBatch, WritePromise
 from node import arrivals, checks
 from node import driver as module
 from node.checks import Checks
@@ -52,6 +52,7 @@ from node.wire import (
 from primitives.codec import CodecError, encode
 from storage.database import Database, StorageError
 from storage.reader import SqliteReader
+from storage.redo import redo
 from tests.node.support import key_of, make_batch, make_genesis, make_transaction, rules_of
 
 ANY_HASH = b"\x07" * 32
@@ -209,16 +210,15 @@ class World:
         genesis = self.genesis
         database = await Database.open(self.home / f"{id}.db", genesis.chain_id)
         await database.boot(self.home / f"{id}.boots")
-        reader = SqliteReader(self.home / f"{id}.db", cached=True)
-        if reader.head_height() is None:
-            await database.write([WriteGenesis(*genesis_state(genesis))])
+        reader = SqliteReader(self.home / f"{id}.db", database.recent, cached=True)
+        replay = await redo(database, reader, genesis, lambda height, head: None)
         core = Core(
             genesis,
             id,
             key_of(id),
             reader,
             settings or CoreSettings(),
-            restore_window(reader, genesis),
+            replay,
             boots=1,
             restored=False,
             now=monotonic_ms(),

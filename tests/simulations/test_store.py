@@ -75,7 +75,7 @@ async def test_it_reads_like_the_database(tmp_path: Path) -> None:
     host = max(cluster.correct, key=lambda host: len(_written(host)))
     memory = MemoryStore()
     database = await Database.open(tmp_path / "ledger.db", cluster.genesis.chain_id)
-    reader = SqliteReader(tmp_path / "ledger.db")
+    reader = SqliteReader(tmp_path / "ledger.db", database.recent)
     done: list[Write] = []
     try:
         for number, writes in enumerate([_genesis(host), *_written(host)]):

@@ -14,14 +14,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ledger.genesis import Genesis, genesis_state
-from ledger.store import Write, WriteGenesis
+from ledger.genesis import Genesis
+from ledger.store import Write
 from node.events import Effect
 from simulations.host import Host
 from simulations.store import MemoryStore
 from simulations.world import Backup
 from storage.checked import CheckedReader
 from storage.database import Database
+from storage.redo import redo
 from storage.verify import verify_chain
 
 SECTOR_BYTES = 512
@@ -56,15 +57,14 @@ class SqliteStore(MemoryStore):
         """Start as the daemon does; whether the database is found to be restored."""
 
         async def start() -> bool:
-            self._database = await Database.open(self.path, genesis.chain_id)
-            return (await self._database.boot(counter)).restored
+            self._database = database = await Database.open(self.path, genesis.chain_id)
+            restored = (await database.boot(counter)).restored
+            self._reader = CheckedReader(self.path, database.recent, cached=True)
+            await redo(database, self._reader, genesis, lambda height, head: None)
+            return restored
 
         self.close()
-        restored = self._loop.run_until_complete(start())
-        self._reader = CheckedReader(self.path, cached=True)
-        if self._reader.head_height() is None:
-            self.write([WriteGenesis(*genesis_state(genesis))])
-        return restored
+        return self._loop.run_until_complete(start())
 
     def close(self) -> None:
         """Let go of the files; the image has been taken."""
@@ -77,7 +77,14 @@ class SqliteStore(MemoryStore):
 
     def write(self, writes: Sequence[Write]) -> None:
         assert self._database is not None, "the disk is not in use"
-        self._loop.run_until_complete(self._database.write(writes))
+        database = self._database
+
+        async def write() -> None:
+            await database.write(writes)
+            # An image of a file that is being written is no image of a crash.
+            await database.stepped()
+
+        self._loop.run_until_complete(write())
         self.reader.written(writes)
         self.staged = ()
 
@@ -93,10 +100,8 @@ class SqliteStore(MemoryStore):
     def image(self, path: Path) -> "SqliteStore":
         """A copy of the files as they are."""
         path.parent.mkdir()
-        for suffix in ("", "-wal", "-shm"):
-            source = self.path.with_name(self.path.name + suffix)
-            if source.exists():
-                shutil.copy(source, path.with_name(path.name + suffix))
+        for source in self.path.parent.glob(f"{self.path.name}*"):
+            shutil.copy(source, path.parent)
         return SqliteStore(path, self._loop)
 
     def __getattribute__(self, name: str) -> Any:
@@ -104,9 +109,17 @@ class SqliteStore(MemoryStore):
             # A backup may be of a disk that was not in use yet.
             return getattr(self.reader if self.path.exists() else MemoryStore(), name)
         if name in ("values", "nodes"):
-            table, key, held = _TABLES[name]
-            return dict(self.reader.rows(f"SELECT {key}, {held} FROM {table}"))
+            return self._all(name)
         return super().__getattribute__(name)
+
+    def _all(self, name: str) -> dict[bytes, bytes]:
+        """Every value, or every node."""
+        table, key, held = _TABLES[name]
+        found = dict(self.reader.rows(f"SELECT {key}, {held} FROM {table}"))
+        if self._database is not None:
+            for step in reversed(list(self._database.recent.steps())):
+                found |= getattr(step, name)
+        return found
 
 
 _READS = frozenset(
@@ -202,6 +215,10 @@ class SqliteHost(Host):
         else:
             self._note("between two writes")
             image = store.image(self._next())
+        if chance.random() < 0.2:
+            self._note("derived file lost")
+            for file in image.path.parent.glob(f"{image.path.name}-derived*"):
+                file.unlink()
         return image
 
     def _torn(self, before: bytes, after: bytes) -> bytes:
@@ -236,7 +253,7 @@ class SqliteHost(Host):
         return bytes(mixed)
 
     def verify(self) -> int:
-        """Check everything on the disk; the height of its head."""
+        """Check everything on the disk, that of a node that has started; the height of its head."""
         steps = list(verify_chain(self.store.path, self.world.genesis, check_signatures=False))
         return steps[-1].height
 

@@ -215,15 +215,7 @@ class Ledger:
         """The next block, of these batches."""
         executed = self.execute(batches)
         decision = Decision(executed.block, self.certificate(Phase.COMMIT, executed.block))
-        write = WriteBlock(
-            decision,
-            executed.batches,
-            executed.receipts,
-            executed.transaction_ids,
-            executed.executed,
-            executed.chains,
-            executed.changes,
-        )
+        write = executed.write(decision)
         self.model.apply([write])
         self.replay.add(self.height, executed.ran, executed.sequences)
         return write

@@ -55,6 +55,7 @@ async def test_starts_are_counted(home: Home) -> None:
         "boots",
         "boots.mark",
         "ledger.db",
+        "ledger.db-derived",
     ]
 
 

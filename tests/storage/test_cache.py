@@ -1,20 +1,42 @@
 """The bounded memory of a cached reader."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from storage.cache import Cache
 
 
-def test_the_least_recently_used_is_forgotten() -> None:
-    cache = Cache(2)
-    cache.put(b"a", b"1")
-    cache.put(b"b", None)
-    assert cache.get(b"a") == b"1"
-    cache.put(b"c", b"3")
-    assert len(cache) == 2
-    with pytest.raises(KeyError):
-        cache.get(b"b")
-    assert (cache.get(b"a"), cache.get(b"c")) == (b"1", b"3")
+def test_what_was_not_used_for_long_is_forgotten() -> None:
+    cache = Cache(4)
+    for key in (b"a", b"b", b"c"):
+        cache.put(key, key)
+    # All three are old now. What is used is young again.
+    assert cache.get(b"a") == b"a"
+    cache.put(b"d", None)
+    cache.put(b"e", b"5")
+    assert len(cache) == 3
+    for key in (b"b", b"c"):
+        with pytest.raises(KeyError):
+            cache.get(key)
+    assert (cache.get(b"a"), cache.get(b"d"), cache.get(b"e")) == (b"a", None, b"5")
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans())), st.integers(0, 8))
+def test_it_never_holds_what_was_and_never_too_much(
+    steps: list[tuple[int, bool]], entries_max: int
+) -> None:
+    cache, model = Cache(entries_max), dict[bytes, bytes]()
+    for number, (name, put) in enumerate(steps):
+        key = bytes([name])
+        if put:
+            model[key] = bytes([number % 256])
+            cache.put(key, model[key])
+        try:
+            assert cache.get(key) == model[key]
+        except KeyError:
+            assert not put or entries_max < 2
+        assert len(cache) <= entries_max + 1
 
 
 def test_absence_is_remembered() -> None:
@@ -24,15 +46,18 @@ def test_absence_is_remembered() -> None:
 
 
 def test_many_at_once_replace_what_was_known() -> None:
-    cache = Cache(3)
+    cache = Cache(8)
     cache.put(b"a", None)
     cache.put_all({b"a": b"1", b"b": b"2"})
     assert (cache.get(b"a"), cache.get(b"b")) == (b"1", b"2")
+    # More than there is room for.
     cache.put_all({bytes([n]): b"" for n in range(10)})
-    assert len(cache) == 3
+    assert len(cache) == 12
+    assert (cache.get(bytes([0])), cache.get(bytes([9]))) == (b"", b"")
 
 
-def test_no_room_remembers_nothing() -> None:
+def test_no_room_remembers_one() -> None:
     cache = Cache(0)
     cache.put(b"a", b"1")
-    assert len(cache) == 0
+    cache.put(b"b", b"1")
+    assert len(cache) == 1

@@ -61,7 +61,7 @@ async def test_a_killed_writer_loses_nothing_that_it_acknowledged(
         if acknowledged:
             # The WAL is as the kill left it.
             assert _verify(path, ledger.genesis)
-        async with opened(path, ledger.chain_id):
+        async with opened(path, ledger.chain_id, ledger.genesis):
             with reading(path) as reader:
                 count = position(reader)
                 assert max(acknowledged, before) <= count <= max(acknowledged, before) + 1

@@ -15,6 +15,7 @@ from typing import ClassVar
 import pytest
 
 import storage.database
+import storage.recent
 from simulations import faults
 from simulations.cluster import Cluster
 from simulations.drawing import draw
@@ -58,6 +59,7 @@ def test_no_crash_makes_a_node_contradict_itself(
 ) -> None:
     # So short that checkpoints and reused logs are among what is interrupted.
     monkeypatch.setattr(storage.database, "WAL_BYTES", 128 * 1024)
+    monkeypatch.setattr(storage.recent, "STEP_BLOCKS", 3)
     here, found = tmp_path, loop
 
     class Here(SqliteHost):

@@ -14,6 +14,7 @@ import pytest
 
 import storage.database
 import storage.schema
+from ledger.genesis import Genesis
 from ledger.store import Write, WriteBatch
 from ledger.transactions import CheckedBatch
 from storage.database import Database, StorageError
@@ -53,9 +54,11 @@ def adjust_writer(monkeypatch: pytest.MonkeyPatch, sql: str) -> None:
 async def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
     async with opened(tmp_path / "db") as database:
         await database.write([Ledger().begin()])
+        await database.flush()
         modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
-    assert modes == {"db": 0o600, "db-wal": 0o600, "db-shm": 0o600}
-    assert [path.name for path in tmp_path.iterdir()] == ["db"]
+    names = {file + end for file in ("db", "db-derived") for end in ("", "-wal", "-shm")}
+    assert modes == dict.fromkeys(names, 0o600)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["db", "db-derived"]
 
 
 async def test_every_commit_waits_for_the_disk(
@@ -106,14 +109,14 @@ async def test_older_schemas_are_migrated_step_by_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = Ledger()
-    async with opened(tmp_path / "db", ledger.chain_id) as database:
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         await database.write([ledger.begin()])
     scripts = [tmp_path / "2.sql", tmp_path / "3.sql"]
     scripts[0].write_text("CREATE TABLE extra (a); INSERT INTO extra VALUES (1);")
     scripts[1].write_text("INSERT INTO extra SELECT height + 2 FROM block;")
     monkeypatch.setattr(storage.schema, "SCRIPTS", (*SCRIPTS, *map(str, scripts)))
     for _ in range(2):
-        async with opened(tmp_path / "db", ledger.chain_id):
+        async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis):
             with reading(tmp_path / "db") as reader:
                 assert reader.rows("SELECT a FROM extra ORDER BY a") == [(1,), (2,)]
                 assert reader.rows("PRAGMA user_version") == [(len(SCRIPTS) + 2,)]
@@ -124,7 +127,7 @@ async def test_a_migration_that_fails_leaves_the_older_schema(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = Ledger()
-    async with opened(tmp_path / "db", ledger.chain_id) as database:
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         await database.write([ledger.begin()])
     script = tmp_path / "2.sql"
     script.write_text("CREATE TABLE extra (a); DROP TABLE state_value; INSERT INTO nowhere;")
@@ -132,7 +135,7 @@ async def test_a_migration_that_fails_leaves_the_older_schema(
         patch.setattr(storage.schema, "SCRIPTS", (*SCRIPTS, str(script)))
         with pytest.raises(StorageError):
             await Database.open(tmp_path / "db", ledger.chain_id)
-    async with opened(tmp_path / "db", ledger.chain_id):
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis):
         with reading(tmp_path / "db") as reader:
             assert reader.rows("SELECT * FROM sqlite_master WHERE name = 'extra'") == []
             check_equal(reader, ledger.model)
@@ -144,7 +147,7 @@ async def test_a_migration_that_fails_leaves_the_older_schema(
 async def test_a_write_that_fails_leaves_nothing_and_is_final(tmp_path: Path) -> None:
     ledger = Ledger()
     begin = ledger.begin()
-    async with opened(tmp_path / "db", ledger.chain_id) as database:
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         await database.write([begin])
         before = Model()
         before.apply([begin])
@@ -158,7 +161,7 @@ async def test_a_write_that_fails_leaves_nothing_and_is_final(tmp_path: Path) ->
         assert second.value is first.value
         with reading(tmp_path / "db") as reader:
             check_equal(reader, before)
-    async with opened(tmp_path / "db", ledger.chain_id) as database:
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         await database.write(round_)
         before.apply(round_)
         with reading(tmp_path / "db") as reader:
@@ -168,7 +171,7 @@ async def test_a_write_that_fails_leaves_nothing_and_is_final(tmp_path: Path) ->
 async def test_a_block_is_applied_once(tmp_path: Path) -> None:
     ledger = Ledger()
     begin, block = ledger.begin(), ledger.decide([ledger.batch()])
-    async with opened(tmp_path / "db", ledger.chain_id) as database:
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         await database.write([begin, block])
         with pytest.raises(StorageError, match="a block must follow the head"):
             await database.write([block])
@@ -185,7 +188,7 @@ async def test_writes_that_wait_are_performed_in_order(tmp_path: Path) -> None:
     ledger = Ledger()
     writes: list[Write] = [ledger.begin()]
     writes += [ledger.decide([ledger.batch()]) for _ in range(10)]
-    async with opened(tmp_path / "db", ledger.chain_id) as database:
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         await asyncio.gather(*(database.write([write]) for write in writes))
         with reading(tmp_path / "db") as reader:
             check_equal(reader, ledger.model)
@@ -194,7 +197,7 @@ async def test_writes_that_wait_are_performed_in_order(tmp_path: Path) -> None:
 async def test_nothing_is_performed_behind_a_write_that_failed(tmp_path: Path) -> None:
     ledger = Ledger()
     begin, block = ledger.begin(), ledger.decide([ledger.batch()])
-    async with opened(tmp_path / "db", ledger.chain_id) as database:
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         results = await asyncio.gather(
             database.write([block]), database.write([begin]), return_exceptions=True
         )
@@ -205,7 +208,7 @@ async def test_nothing_is_performed_behind_a_write_that_failed(tmp_path: Path) -
 
 async def test_a_cancelled_write_is_performed(tmp_path: Path) -> None:
     ledger = Ledger()
-    async with opened(tmp_path / "db", ledger.chain_id) as database:
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         task = asyncio.create_task(database.write([ledger.begin()]))
         await asyncio.sleep(0)
         task.cancel()
@@ -224,7 +227,7 @@ async def test_the_wal_stays_short(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     wal = tmp_path / "db-wal"
     ledger = Ledger()
     sizes = []
-    async with opened(tmp_path / "db", ledger.chain_id) as database:
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         with reading(tmp_path / "db") as reader:
             await database.write([ledger.begin()])
             for _ in range(30):
@@ -244,7 +247,7 @@ async def test_a_wal_that_a_snapshot_held_is_cut_when_it_ends(
     monkeypatch.setattr(storage.database, "BUSY_MS", 1)
     wal = tmp_path / "db-wal"
     ledger = Ledger()
-    async with opened(tmp_path / "db", ledger.chain_id) as database:
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         await database.write([ledger.begin()])
         with reading(tmp_path / "db") as reader:
             with reader.snapshot():
@@ -259,7 +262,7 @@ async def test_a_wal_that_a_snapshot_held_is_cut_when_it_ends(
 
 async def test_a_wal_removed_under_the_node_is_noticed(tmp_path: Path) -> None:
     ledger = Ledger()
-    async with opened(tmp_path / "db", ledger.chain_id) as database:
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         await database.write([ledger.begin()])
         Path(f"{tmp_path}/db-wal").unlink()
         for _ in range(2):
@@ -277,7 +280,7 @@ async def test_a_torn_wal_ends_with_a_whole_write(tmp_path: Path) -> None:
         steps += [ledger.round(batches), [ledger.decide(batches)]]
     path, torn = tmp_path / "db", tmp_path / "torn"
     torn.mkdir()
-    async with opened(path, ledger.chain_id) as database:
+    async with opened(path, ledger.chain_id, ledger.genesis) as database:
         for number, writes in enumerate(steps, 1):
             await database.write(writes)
             models.append(Model())
@@ -295,16 +298,16 @@ async def test_a_torn_wal_ends_with_a_whole_write(tmp_path: Path) -> None:
             wal[cut] ^= 1 << chance.randrange(8)
         (torn / "db").write_bytes(files[0])
         (torn / "db-wal").write_bytes(wal)
-        await _count_writes(torn / "db", ledger.chain_id, models, found)
+        await _count_writes(torn / "db", ledger.genesis, models, found)
         shutil.rmtree(torn)
         torn.mkdir()
     assert len(set(found)) > 3
 
 
 async def _count_writes(
-    path: Path, chain_id: bytes, models: Sequence[Model], found: list[int]
+    path: Path, genesis: Genesis, models: Sequence[Model], found: list[int]
 ) -> None:
-    async with opened(path, chain_id):
+    async with opened(path, genesis.chain_id, genesis):
         with reading(path) as reader:
             height = reader.head_height()
             promises = 0 if height is None else len(reader.promises(height + 1))
@@ -321,14 +324,14 @@ async def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     begin = ledger.begin()
     with monkeypatch.context() as patch:
         adjust_writer(patch, "PRAGMA max_page_count = 100")
-        async with opened(tmp_path / "db", ledger.chain_id) as database:
+        async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
             await database.write([begin])
             with pytest.raises(StorageError, match=r"its disk is full .* Free space"):
                 await write_each(database, [ledger.batch(40) for _ in range(50)])
             with reading(tmp_path / "db") as reader:
                 kept = reader.pending_batches()
                 assert kept
-    async with opened(tmp_path / "db", ledger.chain_id) as database:
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         await database.write([ledger.decide([ledger.batch()])])
         with reading(tmp_path / "db") as reader:
             assert reader.pending_batches() == kept
@@ -340,7 +343,7 @@ async def test_a_disk_that_fails_to_write_loses_nothing(
 ) -> None:
     ledger = Ledger()
     begin, round_ = ledger.begin(), ledger.round([ledger.batch()])
-    async with opened(tmp_path / "db", ledger.chain_id) as database:
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         await database.write([begin, *round_])
         small_files(Path(f"{tmp_path}/db-wal").stat().st_size + 10_000)
         with pytest.raises(StorageError, match=r"failed to read or write .* full quotas"):
@@ -348,7 +351,7 @@ async def test_a_disk_that_fails_to_write_loses_nothing(
         small_files(resource.RLIM_INFINITY)
         with pytest.raises(StorageError, match="failed to read or write"):
             await database.write([WriteBatch(ledger.batch())])
-    async with opened(tmp_path / "db", ledger.chain_id):
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis):
         with reading(tmp_path / "db") as reader:
             model = Model()
             model.apply([begin, *round_])
@@ -361,7 +364,7 @@ async def test_a_checkpoint_that_fails_stops_the_next_write(
     monkeypatch.setattr(storage.database, "WAL_BYTES", 0)
     ledger = Ledger()
     begin = ledger.begin()
-    async with opened(tmp_path / "db", ledger.chain_id) as database:
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         await database.write([begin])
         batches = [ledger.batch(100) for _ in range(20)]
         # Room for the WAL of a batch, not for all of them in the database.
@@ -369,7 +372,7 @@ async def test_a_checkpoint_that_fails_stops_the_next_write(
         with pytest.raises(StorageError, match="failed to read or write"):
             await write_each(database, batches)
         small_files(resource.RLIM_INFINITY)
-    async with opened(tmp_path / "db", ledger.chain_id):
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis):
         with reading(tmp_path / "db") as reader:
             kept = reader.pending_batches()
             assert kept == tuple(batch.raw for batch in batches[: len(kept)])
@@ -432,7 +435,7 @@ async def test_a_file_of_something_else(tmp_path: Path, content: bytes) -> None:
 
 async def _make(path: Path) -> Ledger:
     ledger = Ledger()
-    async with opened(path, ledger.chain_id) as database:
+    async with opened(path, ledger.chain_id, ledger.genesis) as database:
         await database.write([ledger.begin()])
         for _ in range(3):
             await database.write([ledger.decide([ledger.batch(20)])])
@@ -468,7 +471,7 @@ async def test_a_bad_page(tmp_path: Path) -> None:
     for start in range(0, len(whole), 4096):
         path.write_bytes(whole[:start] + bytes(b"\xa5" * 4096) + whole[start + 4096 :])
         try:
-            async with opened(path, ledger.chain_id) as database:
+            async with opened(path, ledger.chain_id, ledger.genesis) as database:
                 await database.write([block])
                 with reading(path) as reader:
                     _read_all(reader, ledger)
@@ -500,7 +503,7 @@ async def test_a_disk_that_turns_read_only_stops_the_node_and_loses_nothing(
 ) -> None:
     ledger = Ledger()
     begin = ledger.begin()
-    async with opened(tmp_path / "db", ledger.chain_id) as database:
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         await database.write([begin])
         # What SQLite says of a file system that was mounted anew because of its errors.
         await database._run(lambda: database._writer.execute("PRAGMA query_only = ON"))
@@ -509,7 +512,7 @@ async def test_a_disk_that_turns_read_only_stops_the_node_and_loses_nothing(
                 await database.write([WriteBatch(ledger.batch())])
         with reading(tmp_path / "db") as reader:
             assert (reader.head_height(), reader.pending_batches()) == (0, ())
-    async with opened(tmp_path / "db", ledger.chain_id) as database:
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         await database.write([WriteBatch(ledger.batch())])
 
 

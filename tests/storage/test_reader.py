@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import storage.reader
+import storage.recent
 import storage.schema
 from consensus.events import Persist
 from consensus.messages import Certificate, Decision, Phase, Prepare, Signed
+from ledger.genesis import Genesis
 from ledger.receipts import Receipt
 from ledger.store import (
     LedgerReader,
@@ -28,25 +30,40 @@ from ledger.transactions import CheckedBatch
 from primitives.block import Block, BlockHeader
 from primitives.hashing import digest
 from storage.database import Database, StorageError
+from storage.errors import derived_path
 from storage.reader import SqliteReader
+from storage.redo import redo
 from tests.storage.support import Ledger, Model, make_genesis
 
 CHAIN = bytes(32)
 ABSENT = b"?" * 32
 
 
+OPEN: dict[Path, Database] = {}
+"""What `opened` has open: its readers see what is not in the derived file yet."""
+
+
 @asynccontextmanager
-async def opened(path: Path, chain_id: bytes = CHAIN) -> AsyncIterator[Database]:
-    database = await Database.open(path, chain_id)
+async def opened(
+    path: Path, chain_id: bytes = CHAIN, genesis: Genesis | None = None
+) -> AsyncIterator[Database]:
+    """An open database; with `genesis`, brought up to its head as a node that starts does."""
+    database = OPEN[path] = await Database.open(path, chain_id)
     try:
+        if genesis is not None:
+            with reading(path, cached=True) as reader:
+                if reader.head_height() is not None:
+                    await redo(database, reader, genesis, lambda height, head: None)
         yield database
     finally:
+        del OPEN[path]
         await database.close()
 
 
 @contextmanager
 def reading(path: Path, *, cached: bool = False) -> Iterator[SqliteReader]:
-    reader = SqliteReader(path, cached=cached)
+    recent = OPEN[path].recent if path in OPEN else None
+    reader = SqliteReader(path, recent, cached=cached)
     try:
         yield reader
     finally:
@@ -230,6 +247,7 @@ async def test_readers_equal_a_model_in_dictionaries(
 ) -> None:
     random = Random()
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage.recent, "STEP_BLOCKS", 2)
         # Memory for fewer keys than there are.
         patch.setattr(storage.reader, "VALUES_CACHED_MAX", 3)
         patch.setattr(storage.reader, "NODES_CACHED_MAX", 2)
@@ -264,7 +282,8 @@ async def test_a_cached_reader_answers_from_memory_and_never_with_what_was(tmp_p
             assert (reader.value(b"a"), reader.node(b"p")) == (b"1", b"1")
             assert (reader.value(b"b"), reader.node(b"q")) == (None, None)
             # A change behind its back shows that it remembers, absence too.
-            with sqlite3.connect(path) as other:
+            await database.flush()
+            with sqlite3.connect(derived_path(path)) as other:
                 other.execute("UPDATE state_value SET value = x'ff'")
                 other.execute("UPDATE state_node SET node = x'ff'")
                 other.execute("INSERT INTO state_value VALUES (CAST('b' AS BLOB), x'ff')")

@@ -32,8 +32,10 @@ async def test_all_of_the_database_is_kept_and_the_node_abstains(home: Home) -> 
     counter = home.counter.read_bytes()
     done = set_aside(home.database, home.counter, NAME)
     assert done.directory == home.database.with_name(NAME)
-    assert done.names == ("ledger.db", "ledger.db-wal", "ledger.db-shm")
+    names = ("ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db-derived")
+    assert done.names == names
     kept = {path.name: path.read_bytes() for path in done.directory.iterdir()}
+    assert kept.pop("ledger.db-derived")
     assert kept == {
         "ledger.db": b"damaged",
         "ledger.db-wal": b"-wal",

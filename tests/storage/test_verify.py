@@ -4,6 +4,8 @@ import asyncio
 import random
 import shutil
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -17,7 +19,7 @@ from ledger.state import members
 from ledger.store import WriteBatch
 from primitives.keys import PrivateKey
 from storage.database import StorageError
-from storage.errors import DamagedError
+from storage.errors import DamagedError, derived_path
 from storage.verify import Progress, verify_chain
 from tests.storage.support import KEYS, Ledger, make_genesis
 from tests.storage.test_reader import opened
@@ -26,11 +28,12 @@ NEW_KEY = PrivateKey(bytes([7]) * 32)
 
 BLOCKS = 4
 TABLES = (
-    "meta block batch batch_body transaction_position chain_height state_value state_node promise "
-    "proposal sqlite_sequence"
+    "main.meta derived.meta block batch batch_body transaction_position chain_height state_value "
+    "state_node promise proposal sqlite_sequence"
 ).split()
 COLUMNS = (
-    "meta.chain_id meta.boots meta.restored meta.seal "
+    "main.meta.chain_id main.meta.boots main.meta.restored main.meta.seal "
+    "derived.meta.chain_id derived.meta.height derived.meta.hash "
     "block.hash block.header block.certificate block.payload block.receipts batch.id "
     "batch.author batch.sequence batch.valid_until_height batch.height batch_body.raw "
     "transaction_position.id transaction_position.height transaction_position.position "
@@ -69,37 +72,52 @@ async def _fill(path: Path, ledger: Ledger) -> None:
 
 @pytest.fixture
 def copy(sound: tuple[Path, Ledger], tmp_path: Path) -> Path:
-    return Path(shutil.copy(sound[0], tmp_path / "ledger.db"))
+    for file in sound[0].parent.iterdir():
+        shutil.copy(file, tmp_path)
+    return tmp_path / sound[0].name
 
 
 def run(path: Path, ledger: Ledger, *, check_signatures: bool = True) -> list[Progress]:
     return list(verify_chain(path, ledger.genesis, check_signatures=check_signatures))
 
 
-def change(path: Path, sql: str, *parameters: object) -> int:
-    """Change the file behind the node's back; return how many rows."""
+@contextmanager
+def both(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to the ledger's file and the derived one."""
     connection = sqlite3.connect(path)
-    with connection:
-        count = connection.execute(sql, parameters).rowcount
-    connection.close()
-    return count
+    connection.execute("ATTACH ? AS derived", (str(derived_path(path)),))
+    try:
+        with connection:
+            yield connection
+    finally:
+        connection.close()
+
+
+def change(path: Path, sql: str, *parameters: object) -> int:
+    """Change the files behind the node's back; return how many rows."""
+    with both(path) as connection:
+        return connection.execute(sql, parameters).rowcount
 
 
 def column(path: Path, sql: str) -> list[bytes]:
-    connection = sqlite3.connect(path)
-    try:
+    with both(path) as connection:
         return [row[0] for row in connection.execute(sql)]
-    finally:
-        connection.close()
 
 
 def dump(path: Path) -> list[object]:
     """Every row of every table."""
-    connection = sqlite3.connect(path)
-    try:
+    with both(path) as connection:
         return [sorted(map(repr, connection.execute(f"SELECT * FROM {t}"))) for t in TABLES]
-    finally:
-        connection.close()
+
+
+def contents(path: Path) -> dict[Path, bytes]:
+    """Both files."""
+    return {file: file.read_bytes() for file in (path, derived_path(path))}
+
+
+def put_back(whole: dict[Path, bytes]) -> None:
+    for file, content in whole.items():
+        file.write_bytes(content)
 
 
 @pytest.mark.parametrize("check_signatures", [True, False])
@@ -119,14 +137,13 @@ def test_a_flipped_bit_is_found(
     copy: Path, sound: tuple[Path, Ledger], column: str, check_signatures: bool
 ) -> None:
     """In the first and the last byte of some rows of every column."""
-    table, name = column.split(".")
-    connection = sqlite3.connect(copy)
+    table, _, name = column.rpartition(".")
     key = ROW_KEYS.get(table, "rowid")
     where = f"SELECT {key}, {name} FROM {table} WHERE {name} IS NOT NULL AND {name} <> x''"
-    rows = connection.execute(where).fetchall()
-    connection.close()
+    with both(copy) as connection:
+        rows = connection.execute(where).fetchall()
     chance = random.Random(column)
-    whole = copy.read_bytes()
+    whole = contents(copy)
     for row, old in [rows[0], rows[-1], chance.choice(rows)]:
         for place in (0, -1):
             new: object
@@ -137,19 +154,19 @@ def test_a_flipped_bit_is_found(
                 new = bytes(changed)
             else:
                 new = old[:-1] + "z" if isinstance(old, str) else old ^ 1
-            copy.write_bytes(whole)
+            put_back(whole)
             update = f"UPDATE {table} SET {name} = ? WHERE {key} = ? AND {name} = ?"
             assert change(copy, update, new, row, old)
-            kind = StorageError if column == "meta.chain_id" else DamagedError
+            kind = StorageError if column == "main.meta.chain_id" else DamagedError
             with pytest.raises(kind, match=r"is damaged|holds the ledger"):
                 run(copy, sound[1], check_signatures=check_signatures)
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_a_lost_row_is_found(copy: Path, sound: tuple[Path, Ledger], table: str) -> None:
-    whole = copy.read_bytes()
+    whole = contents(copy)
     for extreme in ("MIN", "MAX"):
-        copy.write_bytes(whole)
+        put_back(whole)
         key = ROW_KEYS.get(table, "rowid")
         assert change(
             copy, f"DELETE FROM {table} WHERE {key} = (SELECT {extreme}({key}) FROM {table})"
@@ -159,9 +176,9 @@ def test_a_lost_row_is_found(copy: Path, sound: tuple[Path, Ledger], table: str)
 
 
 def test_a_lost_promise_is_found(copy: Path, sound: tuple[Path, Ledger]) -> None:
-    whole = copy.read_bytes()
+    whole = contents(copy)
     for number in (0, 1, 2, 3):
-        copy.write_bytes(whole)
+        put_back(whole)
         first = "(SELECT MIN(number) FROM promise)"
         assert change(copy, f"DELETE FROM promise WHERE number = {first} + {number}")
         with pytest.raises(DamagedError):
@@ -171,8 +188,8 @@ def test_a_lost_promise_is_found(copy: Path, sound: tuple[Path, Ledger]) -> None
 @pytest.mark.parametrize(
     "insertion",
     [
-        "INSERT INTO transaction_position VALUES (randomblob(32), 1, 0)",
-        "INSERT INTO chain_height VALUES (randomblob(32), 1)",
+        "INSERT INTO transaction_position VALUES (randomblob(16), 1, 0)",
+        "INSERT INTO chain_height VALUES (randomblob(16), 1)",
         "INSERT INTO state_value VALUES (randomblob(32), x'00')",
         "INSERT INTO state_node VALUES (randomblob(9), x'00')",
         "INSERT INTO batch_body VALUES (1000, x'00')",
@@ -287,21 +304,23 @@ def test_any_damage_to_the_file_is_found_or_changes_nothing(
     copy: Path, sound: tuple[Path, Ledger]
 ) -> None:
     """Bits flipped anywhere in the file: where any row reads otherwise, verification fails."""
-    whole = copy.read_bytes()
+    whole = contents(copy)
     before = dump(copy)
     chance = random.Random(11)
     found = 0
     for _ in range(80):
-        spoilt = bytearray(whole)
-        place = chance.randrange(len(whole))
+        put_back(whole)
+        file = chance.choice(list(whole))
+        spoilt = bytearray(whole[file])
+        place = chance.randrange(len(spoilt))
         spoilt[place] ^= 1 << chance.randrange(8)
-        copy.write_bytes(spoilt)
+        file.write_bytes(spoilt)
         try:
             run(copy, sound[1], check_signatures=False)
         except StorageError:
             found += 1
         else:
-            assert dump(copy) == before, f"a bit of byte {place} was not found"
+            assert dump(copy) == before, f"a bit of byte {place} of {file} was not found"
     assert found > 15
 
 

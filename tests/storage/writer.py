@@ -11,6 +11,7 @@ from pathlib import Path
 from ledger.store import Write
 from storage.database import Database
 from storage.reader import SqliteReader
+from storage.redo import redo
 from tests.storage.support import Ledger
 
 STEPS = 400
@@ -38,8 +39,10 @@ async def main(directory: Path) -> None:
     database = await Database.open(directory / "ledger.db", ledger.chain_id)
     verdict = await database.boot(directory / "boots")
     print("restored" if verdict.restored else "sound", flush=True)
-    reader = SqliteReader(directory / "ledger.db")
+    reader = SqliteReader(directory / "ledger.db", database.recent, cached=True)
     done = position(reader)
+    if done:
+        await redo(database, reader, ledger.genesis, lambda height, head: None)
     reader.close()
     for number, writes in enumerate(script(ledger), 1):
         if number > done:

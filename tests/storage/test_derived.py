@@ -1,0 +1,335 @@
+"""The derived file: written behind the blocks in steps, made again where it is behind or gone."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import storage.recent
+from ledger.state import StateError
+from ledger.store import StateChanges, WriteBlock, WriteGenesis
+from storage.database import Database
+from storage.derived import HELD_BYTES_MAX, DerivedFile
+from storage.errors import DamagedError, MismatchError, StorageError, derived_path
+from storage.recent import Recent, Step
+from storage.redo import redo
+from storage.verify import verify_chain
+from tests.storage.support import Ledger, make_genesis
+from tests.storage.test_reader import Random, check_equal, opened, reading
+
+
+@pytest.fixture
+def short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of every two blocks."""
+    monkeypatch.setattr(storage.recent, "STEP_BLOCKS", 2)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """No step is written until it is set."""
+    go, original = threading.Event(), DerivedFile.write
+
+    def write(self: DerivedFile, step: Step) -> None:
+        go.wait()
+        original(self, step)
+
+    monkeypatch.setattr(DerivedFile, "write", write)
+    yield go
+    go.set()
+
+
+def damage(path: Path, sql: str) -> None:
+    with closing(sqlite3.connect(derived_path(path), isolation_level=None)) as connection:
+        connection.executescript(sql)
+
+
+async def fill(database: Database, ledger: Ledger, blocks: int) -> None:
+    """Write genesis, if it is missing, and more blocks; each step when it is due."""
+    if ledger.model.blocks == []:
+        await database.write([ledger.begin()])
+    for _ in range(blocks):
+        await database.write([ledger.decide([ledger.batch()])])
+        await database.stepped()
+
+
+async def copy_as_killed(path: Path, to: Path) -> Path:
+    """The files as a process that is killed now leaves them."""
+    to.mkdir()
+    for file in path.parent.glob(f"{path.name}*"):
+        (to / file.name).write_bytes(file.read_bytes())
+    return to / path.name
+
+
+# ---- steps ---------------------------------------------------------------------------------------
+
+
+async def test_blocks_are_read_back_before_within_and_after_a_step(
+    tmp_path: Path, short_steps: None, held: threading.Event
+) -> None:
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        with reading(path) as plain, reading(path, cached=True) as cached:
+            for height in range(4):
+                writes = [ledger.decide([ledger.batch()])] if height else [ledger.begin()]
+                await database.write(writes)
+                cached.written(writes)
+                # A step is due and one is being written from height 3 on; nothing is in the file.
+                check_equal(plain, ledger.model)
+                check_equal(cached, ledger.model)
+                with plain.snapshot():
+                    check_equal(plain, ledger.model)
+            assert database.derived_height == -1
+            held.set()
+            await database.stepped()
+            assert database.derived_height == 1
+            check_equal(plain, ledger.model)
+            await database.flush()
+            assert (database.derived_height, database.recent.blocks()) == (3, ())
+            check_equal(plain, ledger.model)
+            check_equal(cached, ledger.model)
+
+
+async def test_a_snapshot_holds_still_while_steps_are_written(
+    tmp_path: Path, short_steps: None
+) -> None:
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await fill(database, ledger, 2)
+        model = {key: ledger.model.values[key] for key in ledger.model.values}
+        chain, heights = next(iter(ledger.model.chains.items()))
+        with reading(path) as reader, reading(path) as other:
+            with reader.snapshot():
+                await fill(database, ledger, 6)
+                await database.flush()
+                assert (reader.head_height(), reader.state_height()) == (2, 2)
+                assert {key: reader.value(key) for key in model} == model
+                later = next(i for i, at in ledger.model.positions.items() if at[0] == 8)
+                assert reader.transaction_position(later) is None
+                assert reader.chain_heights(chain, 0, 100) == tuple(heights[:2])
+            check_equal(reader, ledger.model)
+            check_equal(other, ledger.model)
+
+
+async def test_no_more_than_two_steps_are_in_memory(
+    tmp_path: Path, short_steps: None, held: threading.Event
+) -> None:
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await database.write([ledger.begin()])
+        for _ in range(3):
+            await database.write([ledger.decide([ledger.batch()])])
+        waiting = asyncio.create_task(fill(database, ledger, 1))
+        done, _ = await asyncio.wait([waiting], timeout=0.1)
+        assert not done
+        held.set()
+        await waiting
+        check = ledger.model
+        with reading(path) as reader:
+            check_equal(reader, check)
+
+
+async def test_rows_of_any_size_are_stored(tmp_path: Path) -> None:
+    random = Random()
+    values = {b"": b"", b"k" * 255: b"v" * 70_000, b"a": bytes(1)}
+    nodes = {n.to_bytes(2, "big"): bytes([n % 256]) * (n % 900 + 1) for n in range(9_000)}
+    async with opened(tmp_path / "db") as database:
+        await database.write([random.write("block", StateChanges(values, nodes, b""), 0)])
+        await database.write([random.write("block", StateChanges({}, {}, b""), 2)])
+        await database.flush()
+        with reading(tmp_path / "db") as reader:
+            check_equal(reader, random.model)
+
+
+async def test_a_row_that_is_too_long_stops_the_node(tmp_path: Path) -> None:
+    random = Random()
+    changes = StateChanges({b"k": bytes(HELD_BYTES_MAX + 1)}, {}, b"")
+    async with opened(tmp_path / "db") as database:
+        await database.write([random.write("block", changes, 0)])
+        await database.flush()
+        with pytest.raises(StorageError, match="too long to store"):
+            await database.write([random.write("block", StateChanges({}, {}, b""), 0)])
+
+
+async def test_a_block_cannot_be_left_out(tmp_path: Path) -> None:
+    ledger = Ledger()
+    recent = Recent(-1)
+    recent.take(ledger.begin())
+    ledger.decide([ledger.batch()])
+    with pytest.raises(RuntimeError, match="block 2 was to follow 0"):
+        recent.take(ledger.decide([ledger.batch()]))
+
+
+def test_a_step_is_closed_once() -> None:
+    recent = Recent(-1)
+    recent.close_step()
+    with pytest.raises(RuntimeError, match="while another is being written"):
+        recent.close_step()
+
+
+def test_work_of_a_step_is_a_statement_for_thousands_of_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a busy event loop is not asked for the interpreter's lock at every row."""
+    nodes = {n.to_bytes(3, "big"): bytes(100) for n in range(10_000)}
+    step = Step()
+    step.take(WriteGenesis(Ledger().begin().header, StateChanges({}, nodes, b"")))
+    derived = DerivedFile.open(tmp_path / "derived", bytes(32), lambda height: None)
+    seen: list[str] = []
+    derived._connection.set_trace_callback(seen.append)
+    derived.write(step)
+    derived.close()
+    assert len([sql for sql in seen if sql.startswith("INSERT")]) == 3
+
+
+# ---- starts --------------------------------------------------------------------------------------
+
+
+async def test_a_killed_node_executes_again_what_its_state_lacks(
+    tmp_path: Path, short_steps: None
+) -> None:
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await fill(database, ledger, 4)
+        left = await copy_as_killed(path, tmp_path / "left")
+    told: list[tuple[int, int]] = []
+    async with opened(left, ledger.chain_id) as database:
+        assert database.derived_height == 3
+        with reading(left, cached=True) as reader:
+            window = await redo(
+                database, reader, ledger.genesis, lambda height, head: told.append((height, head))
+            )
+            check_equal(reader, ledger.model)
+            assert vars(window) == vars(ledger.replay)
+    assert told == [(4, 4)]
+    assert list(verify_chain(left, ledger.genesis))[-1].complete
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        None,
+        "PRAGMA user_version = 99",
+        "UPDATE meta SET height = 1",
+        "UPDATE meta SET height = 9",
+        "UPDATE meta SET hash = x'00'",
+        "UPDATE meta SET chain_id = zeroblob(32)",
+        "DELETE FROM meta",
+    ],
+)
+async def test_a_file_that_does_not_fit_is_made_anew(tmp_path: Path, sql: str | None) -> None:
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await fill(database, ledger, 3)
+    if sql is None:
+        derived_path(path).unlink()
+    else:
+        damage(path, sql)
+    async with opened(path, ledger.chain_id) as database:
+        assert database.derived_height == -1
+    async with opened(path, ledger.chain_id, ledger.genesis):
+        with reading(path) as reader:
+            check_equal(reader, ledger.model)
+    assert list(verify_chain(path, ledger.genesis))[-1].complete
+
+
+async def test_a_restored_ledger_makes_the_state_of_its_own_head(tmp_path: Path) -> None:
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await fill(database, ledger, 2)
+    backup = path.read_bytes()
+    async with opened(path, ledger.chain_id) as database:
+        await fill(database, ledger, 2)
+    path.write_bytes(backup)
+    async with opened(path, ledger.chain_id, ledger.genesis):
+        with reading(path) as reader, reader.snapshot():
+            assert (reader.head_height(), reader.state_height()) == (2, 2)
+    steps = list(verify_chain(path, ledger.genesis))
+    assert (steps[-1].height, steps[-1].complete) == (2, True)
+
+
+async def test_a_file_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    damage(path, "CREATE TABLE theirs (a)")
+    before = derived_path(path).read_bytes()
+    with pytest.raises(MismatchError, match="was not made by this program"):
+        await Database.open(path, make_genesis().chain_id)
+    assert derived_path(path).read_bytes() == before
+
+
+async def test_a_state_that_is_wrong_is_found_when_it_is_executed_on(
+    tmp_path: Path, short_steps: None
+) -> None:
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await fill(database, ledger, 4)
+        left = await copy_as_killed(path, tmp_path / "left")
+    damage(left, "UPDATE state_node SET node = x'00000000' WHERE path = x''")
+    with pytest.raises(DamagedError, match=r"-derived is damaged at height 4.*delete this file"):
+        async with opened(left, ledger.chain_id, ledger.genesis):
+            pass
+
+
+@pytest.mark.parametrize("table", ["batch", "block"])
+async def test_blocks_that_are_lost_are_not_executed(tmp_path: Path, table: str) -> None:
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await fill(database, ledger, 2)
+    derived_path(path).unlink()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"DELETE FROM {table} WHERE height = 1")
+    with pytest.raises(StateError, match="has lost"):
+        async with opened(path, ledger.chain_id, ledger.genesis):
+            pass
+
+
+# ---- what goes wrong with the file ---------------------------------------------------------------
+
+
+async def test_a_step_that_fails_stops_the_next_write(
+    tmp_path: Path, short_steps: None, small_files: Callable[[int], None]
+) -> None:
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await database.write([ledger.begin()])
+        damage(path, "DROP TABLE state_node")
+        await database.write([ledger.decide([ledger.batch()])])
+        await database.stepped()
+        with pytest.raises(StorageError, match="-derived cannot be used"):
+            await database.write([ledger.decide([ledger.batch()])])
+
+
+async def test_a_wal_removed_under_the_node_is_noticed(tmp_path: Path, short_steps: None) -> None:
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await fill(database, ledger, 2)
+        Path(f"{derived_path(path)}-wal").unlink()
+        await fill(database, ledger, 1)
+        with pytest.raises(StorageError, match="was removed under the node"):
+            await database.write([ledger.decide([ledger.batch()])])
+
+
+async def test_verify_counts_what_the_file_may_lack(tmp_path: Path, short_steps: None) -> None:
+    """Beside a node whose last blocks are in memory alone."""
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await fill(database, ledger, 4)
+        assert database.derived_height == 3
+        last = list(verify_chain(path, ledger.genesis))[-1]
+        assert (last.height, last.transactions, last.complete) == (4, 8, True)
+
+
+def test_what_a_block_changed_may_be_asked_by_chain() -> None:
+    ledger = Ledger()
+    recent = Recent(-1)
+    recent.take(ledger.begin())
+    write = ledger.decide([ledger.batch()])
+    assert isinstance(write, WriteBlock)
+    recent.take(write)
+    block = recent.blocks()[-1]
+    assert all(block.touches(chain) for chain in write.chains)
+    assert not block.touches(bytes(32))
+    assert not block.touches(b"\xff" * 32)
