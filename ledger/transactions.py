@@ -306,21 +306,6 @@ def read_batch(raw: bytes) -> BatchBody:
     return _read_batch(raw, len(raw))[1]
 
 
-def trust_batch(raw: bytes, chain_id: bytes, key_of: Mapping[str, bytes]) -> CheckedBatch:
-    """Return a decided batch; its own signature is checked, not those of its transactions.
-
-    They were checked before it was decided. Raises BatchError, or CodecError if it cannot be read.
-    """
-    envelope, body = _read_batch(raw, len(raw))
-    identity, key = batch_id(chain_id, envelope.body), key_of.get(body.author)
-    if key is None or not verify(key, identity, envelope.signature):
-        raise BatchError(f"The batch {identity.hex()} is not signed with the key of {body.author}.")
-    transactions = tuple(read_transaction(each, chain_id) for each in body.transactions)
-    return CheckedBatch(
-        identity, raw, body.author, body.sequence, body.valid_until_height, key, transactions
-    )
-
-
 def read_transaction(raw: bytes, chain_id: bytes) -> CheckedTransaction:
     """Return a transaction whose signature was checked before it was stored. Raises CodecError."""
     envelope = decode(raw, Envelope, bytes_max=len(raw))

@@ -14,8 +14,7 @@ from ledger.genesis import Genesis, genesis_state
 from ledger.replay import ReplayWindow
 from ledger.state import StateError, members
 from ledger.store import WriteBlock, WriteGenesis
-from ledger.transactions import BatchError, trust_batch
-from primitives.codec import CodecError
+from ledger.transactions import BatchError, read_decided_batch
 from storage.database import Database
 from storage.errors import DamagedError, derived_path
 from storage.reader import SqliteReader
@@ -66,9 +65,9 @@ def _executed(
             raw = reader.batch(id)
             if raw is None:
                 raise StateError(f"The store has lost batch {id.hex()} of block {height}.")
-            batches.append(trust_batch(raw, genesis.chain_id, keys))
+            batches.append(read_decided_batch(raw, genesis.chain_id, genesis.limits, keys))
         executed = check_block(decision.block, parent, batches, reader, window, genesis)
-    except (BatchError, BlockError, CodecError) as error:
+    except (BatchError, BlockError) as error:
         # The blocks are checked when they are read, so it is the state that they were executed on.
         raise DamagedError(
             derived_path(database.path), str(error).removesuffix("."), height

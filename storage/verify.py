@@ -37,7 +37,7 @@ from ledger.transactions import (
     BatchError,
     CheckedBatch,
     check_batch,
-    trust_batch,
+    read_decided_batch,
 )
 from primitives.block import BlockHeader
 from primitives.codec import CodecError, encode
@@ -291,7 +291,9 @@ class _Verification:
         if check_signatures:
             batch = check_batch(raw, genesis.chain_id, genesis.limits, keys)
         else:
-            batch = trust_batch(raw, genesis.chain_id, keys)
+            batch = read_decided_batch(raw, genesis.chain_id, genesis.limits, keys)
+            if not batch.signer_key:
+                raise _Fault(f"the batch {id.hex()} is not signed with the key of {batch.author}")
         found = (batch.id, batch.author, batch.sequence, batch.valid_until_height, height)
         if found != (id, author, sequence, valid_until_height, listed):
             raise _Fault(f"the batch {id.hex()} is not what its index says")
