@@ -2,8 +2,9 @@
 this very code.
 
 A transaction's way: a client's `Submitted` is sealed into a batch of this member, at once or, while
-another batch of ours is undecided, with others after at most `batch_delay_ms`. The batch is made
-durable and carried to the voters. Whoever is primary is told `Pending` and answers the replica's
+another batch of ours is undecided, with others: a voter's with its next vote. The batch is made
+durable and carried to the voters. Whoever is primary is told `Pending`, once all that waits for the
+turn has been stepped, lest a block be made of the first batch alone; it answers the replica's
 WantBlock by executing the pending batches on the head. Every other voter executes the proposed
 block the same way before the replica may PREPARE it. A decided block has thus been executed
 already: it is written as it is, and when the shell says `BlockStored` the core moves to the next
@@ -120,6 +121,8 @@ class Core:
         self._sweep_ms = settings.spread.announce_ms
         self._sweep_at = now
         self._met: dict[str, Institution] | None = None
+        self._pend_due = False
+        """There may be new work, of which the seat is told when the shell has gathered all."""
         self._meet_members()
         candidates = Candidates(settings.fetch_patience_ms, settings.fetch_retry_ms)
         self._judging = Judging(id, self.chain, candidates, self.mempool, self._outbox)
@@ -186,6 +189,8 @@ class Core:
     @property
     def deadline(self) -> int:
         """When to step Expired, in monotonic ms."""
+        if self._pend_due:
+            return self._outbox.now
         times = (
             self._spreading.deadline,
             self._judging.deadline,
@@ -210,7 +215,7 @@ class Core:
         match event:
             case Submitted(transactions):
                 if self._spreading.submit(transactions):
-                    self._seat.pend()
+                    self._pend_due = True
             case BatchArrived(peer, batch):
                 self._take_batch(peer, batch)
             case MessageArrived(peer, message):
@@ -265,7 +270,7 @@ class Core:
             self._blame_batch(peer, batch, reason)
         self._seat.fetched(self._judging.offer(batch))
         if reason is None:
-            self._seat.pend()
+            self._pend_due = True
 
     def _blame_batch(self, peer: str, batch: CheckedBatch, reason: str) -> None:
         """Who carries another's batch cannot know whether we have room for it, or another of the
@@ -381,7 +386,7 @@ class Core:
         self.sync.advanced()
         self._spreading.head_moved(written.batches)
         self._seat.advance(written.decision.certificate)
-        self._seat.pend()
+        self._pend_due = True
         self._seat.carry_passed_over(passed_over)
         self._catch_up()
 
@@ -391,7 +396,8 @@ class Core:
         if self._sweep_at <= self._outbox.now:
             self._sweep_at = self._outbox.now + self._sweep_ms
             self._remove_dead()
-        if self._spreading.expire():
+        if self._spreading.expire() or self._pend_due:
+            self._pend_due = False
             self._seat.pend()
         self._judging.ask()
         self._seat.expire()

@@ -85,8 +85,13 @@ class Seat:
     def drive(self, event: consensus_events.Event) -> None:
         """Step the replica, and again with the answers to what it asks of us."""
         events = deque([event])
+        promises = 0
         while events and self.replica is not None:
-            self._perform(self.replica.step(events.popleft(), self._outbox.now), events)
+            effects = self.replica.step(events.popleft(), self._outbox.now)
+            promises += sum(isinstance(effect, Persist) for effect in effects)
+            self._perform(effects, events)
+        if promises and self._chain.writing is None:
+            self._spreading.seal_with_vote()
 
     def fetched(self, blocks: Sequence[Block]) -> None:
         """Blocks that the replica wanted are checked."""

@@ -33,6 +33,8 @@ class SpreadSettings:
     announced at once."""
 
 
+VOTER_DELAYS = 10
+"""A voter collects for so many times `batch_delay_ms` if it does not vote before."""
 BOOTS_COUNTED = 2**16
 """Starts after which the number of a start in a sequence repeats; a sequence below 2**63 leaves the
 clock above it room until the year 6400."""
@@ -92,6 +94,13 @@ class Spreading:
             if self._chain.replay.seen(transaction.id) or not self._mempool.submit(transaction):
                 self._outbox.counters["submission_dropped"] += 1
         return self._seal_when_due()
+
+    def seal_with_vote(self) -> None:
+        """A vote of ours is about to be written and sent. What waits goes with it: one write, one
+        frame, and the others check it while they wait for votes.
+        """
+        if self._mempool.waiting_count > 0 and self._mempool.may_seal(self._id):
+            self._seal()
 
     def expire(self) -> bool:
         """Do what is due; True if a batch was sealed."""
@@ -154,12 +163,13 @@ class Spreading:
 
     def _seal_when_due(self) -> bool:
         """Seal at once where nothing of ours is undecided: nobody gains by waiting. Else collect
-        for a while: the next block cannot be proposed yet, and each batch has its price.
+        for a while: the next block cannot be proposed yet, and each batch has its price. A voter
+        has a vote to send before long, as a rule, and waits longer for it.
         """
         sealed = False
         while self._mempool.waiting_count > 0 and self._mempool.may_seal(self._id):
             if self._seal_at is None:
-                self._seal_at = self._outbox.now + self._chain.genesis.batch_delay_ms
+                self._seal_at = self._outbox.now + self._patience_ms
             collects = self._mempool.has_batch_of(self._id) and not self._mempool.batch_is_full()
             if collects and self._seal_at > self._outbox.now:
                 return sealed
@@ -167,6 +177,11 @@ class Spreading:
             sealed = True
         self._seal_at = None
         return sealed
+
+    @property
+    def _patience_ms(self) -> int:
+        delay_ms = self._chain.genesis.batch_delay_ms
+        return delay_ms * VOTER_DELAYS if self._id in self._chain.committee.by_id else delay_ms
 
     def _seal(self) -> None:
         """Sign waiting transactions as one batch, keep it, and carry it to the voters.

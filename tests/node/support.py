@@ -212,14 +212,20 @@ class Bench:
 
     def _perform(self, effects: list[Effect]) -> list[Effect]:
         gathered: list[Effect] = []
+        expired = False
         while True:
             check_order(effects)
             gathered += effects
             writes = [effect for effect in effects if isinstance(effect, Write)]
             self.store.write(writes)
-            if not any(isinstance(write, WriteBlock) for write in writes):
+            if any(isinstance(write, WriteBlock) for write in writes):
+                effects = self.core.step(BlockStored(), self.now, self.wall)
+                expired = False
+            elif not expired and self.core.deadline <= self.now:
+                effects = self.core.step(Expired(), self.now, self.wall)
+                expired = True
+            else:
                 break
-            effects = self.core.step(BlockStored(), self.now, self.wall)
         self.effects = gathered
         return gathered
 

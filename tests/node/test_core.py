@@ -11,7 +11,7 @@ import node.judging
 from consensus.messages import Prepare, PrePrepare, sign
 from ledger.execution import ExecutedBlock, execute_block
 from ledger.replay import ReplayWindow
-from ledger.store import WriteBlock, WritePromise
+from ledger.store import WriteBatch, WriteBlock, WritePromise
 from node.core import Core, CoreSettings
 from node.events import (
     BatchArrived,
@@ -464,10 +464,28 @@ def test_block_stored_follows_a_write_block_and_nothing_else_does() -> None:
     with pytest.raises(ValueError, match="BlockStored"):
         bench.core.step(BlockStored(), bench.now, bench.wall)
     submitted = Submitted((make_transaction(genesis, "recorder-1", 1),))
-    effects = bench.core.step(submitted, bench.now, bench.wall)
+    assert bench.core.step(submitted, bench.now, bench.wall)
+    assert bench.core.deadline == bench.now, "to be ordered once all that waits has been stepped"
+    effects = bench.core.step(Expired(), bench.now, bench.wall)
     assert any(isinstance(effect, WriteBlock) for effect in effects)
     with pytest.raises(ValueError, match="BlockStored"):
         bench.core.step(Expired(), bench.now, bench.wall)
+
+
+def test_a_block_is_made_of_all_that_waited_for_the_turn() -> None:
+    genesis = make_genesis(4)
+    bench = Bench(genesis, "recorder-2")
+    bench.start()
+    # recorder-2 is the primary of the first height; the shell gathers before it lets time pass.
+    for number, author in enumerate(("recorder-1", "recorder-3", "recorder-4"), 1):
+        batch = make_batch(genesis, author, number)
+        effects = bench.core.step(BatchArrived(author, batch), bench.now, bench.wall)
+        assert not any(isinstance(effect, WritePromise) for effect in effects)
+        assert bench.core.deadline == bench.now
+    effects = bench.core.step(Expired(), bench.now, bench.wall)
+    assert len([effect for effect in effects if isinstance(effect, WriteBatch)]) == 3
+    assert any(isinstance(effect, WritePromise) for effect in effects)
+    assert bench.core.deadline > bench.now
 
 
 def test_a_store_without_genesis_is_refused() -> None:

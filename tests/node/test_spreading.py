@@ -2,7 +2,7 @@
 
 import pytest
 
-from ledger.store import WriteBatch
+from ledger.store import Write, WriteBatch, WritePromise
 from ledger.transactions import CheckedBatch
 from node.core import CoreSettings
 from node.events import (
@@ -13,9 +13,9 @@ from node.events import (
     Submitted,
 )
 from node.mempool import MempoolLimits
-from node.spreading import BOOTS_COUNTED, SpreadSettings
+from node.spreading import BOOTS_COUNTED, VOTER_DELAYS, SpreadSettings
 from node.wire import BatchBody, BatchesAnnounced, Head, HeadAnnounced
-from tests.node.support import Bench, make_batch, make_genesis, make_transaction
+from tests.node.support import Bench, Net, make_batch, make_genesis, make_transaction
 
 GENESIS = make_genesis(4, observers=1)
 VOTERS = ["recorder-1", "recorder-2", "recorder-3", "recorder-4"]
@@ -85,6 +85,35 @@ def test_transactions_wait_for_others_then_are_sealed_written_and_carried() -> N
     kinds = [type(effect) for effect in bench.effects]
     assert kinds.index(WriteBatch) < kinds.index(SendMessage)
     assert batch.valid_until_height == bench.genesis.limits.replay_window_blocks
+
+
+def test_what_waits_at_a_voter_goes_with_its_next_vote() -> None:
+    net = Net(make_genesis(4, batch_delay_ms=1_000))
+    # recorder-2 is the primary of the first height: its own batch is proposed at once.
+    net.submit("recorder-2", 1)
+    net.submit("recorder-2", 2, 3)
+    bench = net.benches["recorder-2"]
+    assert bench.core.mempool.waiting_count == 2
+    while bench.core.mempool.waiting_count:
+        net.deliver(lambda: bench.core.mempool.waiting_count == 0 or bool(sealed(bench)))
+    (batch,) = sealed(bench)
+    assert len(batch.transactions) == 2
+    writes = [type(effect) for effect in bench.effects if isinstance(effect, Write)]
+    assert writes == [WritePromise, WriteBatch], "one turn, and so one commit"
+    assert bench.core.head.height == 0
+    net.run(3_000, lambda: min(net.heights()) == 2)
+    assert min(net.heights()) == 2
+
+
+def test_a_voter_that_hears_nobody_seals_after_a_while() -> None:
+    bench = make("recorder-1", batch_delay_ms=5)
+    submit(bench, 0)
+    submit(bench, 1)
+    assert sealed(bench) == []
+    bench.expire(bench.now + 5 * VOTER_DELAYS - 1)
+    assert sealed(bench) == []
+    bench.expire(bench.now + 1)
+    assert len(sealed(bench)) == 1
 
 
 def test_without_delay_and_when_full_a_batch_is_sealed_at_once() -> None:
@@ -233,7 +262,7 @@ def test_heads_are_repeated_for_whoever_missed_them() -> None:
 
 
 def test_the_proposer_announces_its_heads_but_not_too_often() -> None:
-    bench = Bench(make_genesis(1, batch_delay_ms=0), "recorder-1")
+    bench = Bench(make_genesis(1, observers=1, batch_delay_ms=0), "recorder-1")
     bench.start()
     announced = []
     for number in range(10):
