@@ -230,9 +230,16 @@ class Spreading:
         if own and own[0].arrived_ms <= late - self._settings.announce_ms:
             self.carry(own[0].batch)
 
+    @property
+    def _others(self) -> list[str]:
+        return [member for member in self._chain.members if member != self._id]
+
     def _announce_head(self) -> None:
         if self._head_at is not None and self._head_at <= self._outbox.now:
             self._head_at = None
+            if all(map(self._outbox.is_connected, self._others)):
+                # Voters hear of it in votes, and the rest were told by ourselves.
+                return
             self._head_announced = self._outbox.now
             announced = HeadAnnounced(self._chain.head.height, self._chain.head_hash)
             self._outbox.add(Publish(announced))

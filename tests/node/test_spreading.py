@@ -261,6 +261,17 @@ def test_heads_are_repeated_for_whoever_missed_them() -> None:
     ]
 
 
+def test_the_proposer_announces_no_head_that_it_has_told_all_members_itself() -> None:
+    bench = Bench(make_genesis(1, observers=1, batch_delay_ms=0), "recorder-1")
+    bench.start()
+    bench.step(PeerConnected("observer-1"))
+    submit(bench, 1)
+    assert bench.published() == []
+    bench.step(PeerDisconnected("observer-1"))
+    submit(bench, 2)
+    assert [type(gossip) for gossip in bench.published()] == [HeadAnnounced]
+
+
 def test_the_proposer_announces_its_heads_but_not_too_often() -> None:
     bench = Bench(make_genesis(1, observers=1, batch_delay_ms=0), "recorder-1")
     bench.start()
