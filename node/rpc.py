@@ -314,6 +314,9 @@ class RpcServer:
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
+        except ConnectionError:
+            # The client has gone, which aiohttp finds out by itself as well.
+            pass
         return response
 
 

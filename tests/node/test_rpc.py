@@ -402,6 +402,29 @@ async def test_a_client_that_goes_away_stops_waiting_and_its_submission_goes_on(
         assert node.backend.taken == [raw]
 
 
+async def test_a_client_that_goes_away_before_its_answer_is_no_failure_of_ours(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as node:
+        status = node.backend.status
+
+        def leave() -> Any:
+            for handler in node.server._servers[0].connections:
+                assert handler.transport is not None
+                handler.transport.close()
+            return status()
+
+        node.backend.status = leave  # type: ignore[method-assign]
+        async with raw(node) as (reader, writer):
+            writer.write(
+                b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\n\r\n" % len(STATUS) + STATUS
+            )
+            assert await reader.read() == b""
+        await until(lambda: not node.server.connections)
+        assert node.log.lines == []
+
+
 async def test_a_failure_of_ours_is_logged_without_what_was_asked(tmp_path: Path) -> None:
     async with served(tmp_path) as node:
         secret = "ab" * 32
