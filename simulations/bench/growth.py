@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,9 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class CatchUp:
-    """An empty node."""
+    """An empty node, from its first answer to a client on: how long it takes to start is a mark's
+    `start_seconds`.
+    """
 
     seconds: float
     blocks_per_second: float
@@ -111,7 +114,7 @@ def _mark(place: Path, mark: int, final: int, say: Say) -> tuple[float, Mark]:
         asked = client.ask("query", count=QUERIES)
         cost = _cost(seen)
         rss = max(used(pid).rss_bytes for pid in running.pids.values())
-    start_seconds = _restart(place, empty=False)
+    start_seconds = _restart(place)
     return loaded, Mark(
         mark,
         _height(place / "recorder-1"),
@@ -132,24 +135,44 @@ def _cost(seen: dict[str, object]) -> float:
         return 0.0
 
 
-def _restart(place: Path, *, empty: bool) -> float:
+def _restart(place: Path) -> float:
     """Kill the observer and start it; seconds until it has the head that the others have now."""
     name = OPTIONS.watched
+    _kill(place, name)
+    wanted = _height(place / "recorder-1")
+    started = time.monotonic()
+    _start(place, name)
+    _follow(place / name, wanted)
+    return time.monotonic() - started
+
+
+def _kill(place: Path, name: str) -> None:
     ended = run("testnet", "kill", place, name)
     if ended.code != 0:
         raise BenchError(f"{name} could not be killed: {ended.sentence}")
-    if empty:
-        shutil.rmtree(place / name / "data")
-    wanted = _height(place / "recorder-1")
-    started = time.monotonic()
+
+
+def _start(place: Path, name: str) -> None:
     ended = run("testnet", "start", place, name)
     if ended.code != 0:
         raise BenchError(f"{name} did not start again: {ended.sentence}")
-    while _height(place / name) < wanted:
-        if time.monotonic() > started + STEP_SECONDS_MAX:
-            raise BenchError(f"{name} was not in step after {STEP_SECONDS_MAX} s.")
-        time.sleep(0.05)
-    return time.monotonic() - started
+
+
+def _follow(home: Path, wanted: int) -> tuple[float, int]:
+    """Wait for a head. Seconds since the node first answered, and the head that it had then; if it
+    had all by then, seconds since now.
+    """
+    asked = time.monotonic()
+    first: tuple[float, int] | None = None
+    while (height := _height(home)) < wanted:
+        now = time.monotonic()
+        if height >= 0 and first is None:
+            first = now, height
+        if now > asked + STEP_SECONDS_MAX:
+            raise BenchError(f"{home.name} was not in step after {STEP_SECONDS_MAX} s.")
+        time.sleep(0.02)
+    began, height = (asked, 0) if first is None else first
+    return time.monotonic() - began, height
 
 
 def _height(home: Path) -> int:
@@ -161,12 +184,19 @@ def _height(home: Path) -> int:
 
 
 def _catch_up(place: Path, transactions: int, loaded: float) -> CatchUp:
-    seconds = _restart(place, empty=True)
-    live, rate = transactions / loaded, transactions / seconds
-    height = _height(place / OPTIONS.watched)
-    return CatchUp(
-        round(seconds, 2), round(height / seconds, 1), round(rate, 1), round(rate / live, 2)
-    )
+    name = OPTIONS.watched
+    _kill(place, name)
+    shutil.rmtree(place / name / "data")
+    wanted = _height(place / "recorder-1")
+    with ThreadPoolExecutor(1) as beside:
+        # It waits until the node is up, and longer.
+        starting = beside.submit(_start, place, name)
+        seconds, first = _follow(place / name, wanted)
+        starting.result()
+    blocks = wanted - first
+    rate = transactions * blocks / wanted / seconds
+    times = rate * loaded / transactions
+    return CatchUp(round(seconds, 2), round(blocks / seconds, 1), round(rate, 1), round(times, 2))
 
 
 def lines(growth: Growth) -> list[str]:
