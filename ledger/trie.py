@@ -20,6 +20,7 @@ branches from the root down, which serves inclusion and absence alike (docs/prot
 
 import struct
 from collections.abc import Mapping, Sequence
+from operator import add
 from typing import Annotated, Final
 
 import msgspec
@@ -27,7 +28,7 @@ import msgspec
 from ledger.state import StateError
 from ledger.store import StateChanges, StateReader
 from primitives.codec import Canonical
-from primitives.hashing import DIGEST_BYTES, digest
+from primitives.hashing import DIGEST_BYTES, digest, digests
 
 DEPTH_MAX: Final = 2 * DIGEST_BYTES
 """Nibbles in a path."""
@@ -38,8 +39,13 @@ _EMPTY_BRANCH: Final = bytes(4)
 _LEAF_BYTES: Final = 2 * DIGEST_BYTES
 _NIBBLES: Final = bytes(int(chr(c), 16) if chr(c) in "0123456789abcdef" else 0 for c in range(256))
 
-# A leaf on its way down: the nibbles of its key hash, and key hash || value hash.
-_Leaf = tuple[bytes, bytes]
+_NIBBLE: Final = tuple(bytes([nibble]) for nibble in range(16))
+# The two bitmaps of a branch read as one integer: a slot has a bit of each.
+_BRANCH: Final = 1 << 16
+_LEAF: Final = 1
+_SLOT: Final = _BRANCH | _LEAF
+_BELOW: Final = tuple(_SLOT * ((1 << nibble) - 1) for nibble in range(16))
+"""The bits of all slots before a slot: each stands for 32 bytes."""
 
 
 class ProofError(ValueError):
@@ -67,13 +73,10 @@ def update(reader: StateReader, values: Mapping[bytes, bytes]) -> StateChanges:
     """Return what changes when `values` are set in the map of `reader`, and the new root.
 
     All keys go down together, so that a branch which they share is read, hashed and written once.
-    Measured with others on the machine: 7 us a key in a map of 20,000 keys, 12 of 200,000.
+    Measured with others on the machine: 4 us a key in a map of 20,000 keys.
     """
-    leaves = []
-    for key, value in values.items():
-        key_hash = digest("state-key", key)
-        leaves.append((_nibbles(key_hash), key_hash + digest("state-value", value)))
-    leaves.sort()
+    key_hashes = digests("state-key", values)
+    leaves = sorted(map(add, key_hashes, digests("state-value", values.values())))
     nodes: dict[bytes, bytes] = {}
     root = _write(reader, nodes, b"", leaves)
     return StateChanges(values=values, nodes=nodes, root=root)
@@ -122,12 +125,20 @@ def _nibbles(key_hash: bytes) -> bytes:
 def _stored_branch(reader: StateReader, path: bytes) -> bytes:
     branch = reader.node(path)
     if branch is None:
-        if path:
-            raise StateError(f"The state map has lost its branch at {path.hex()}.")
-        return _EMPTY_BRANCH
+        return _missing_branch(path)
     if not _is_whole(branch):
-        raise StateError(f"The branch of the state map at {path.hex()} is malformed.")
+        raise _malformed(path)
     return branch
+
+
+def _missing_branch(path: bytes) -> bytes:
+    if path:
+        raise StateError(f"The state map has lost its branch at {path.hex()}.")
+    return _EMPTY_BRANCH
+
+
+def _malformed(path: bytes) -> StateError:
+    return StateError(f"The branch of the state map at {path.hex()} is malformed.")
 
 
 def _is_whole(branch: bytes) -> bool:
@@ -155,83 +166,91 @@ def _slot(branch: bytes, nibble: int) -> bytes:
 
 
 def _write(
-    reader: StateReader, nodes: dict[bytes, bytes], path: bytes, leaves: Sequence[_Leaf]
+    reader: StateReader, nodes: dict[bytes, bytes], path: bytes, leaves: Sequence[bytes]
 ) -> bytes:
     """Put sorted `leaves` into the stored branch at `path`; return its new hash."""
     branch = _stored_branch(reader, path)
-    used, leaf = _bitmaps(branch)
-    depth = len(path)
-    later_used, later_leaf = used, leaf
-    parts = []
+    bits = later = int.from_bytes(branch[:4], "big")
+    byte, shift = _place(path)
+    parts = [b""]
     # Where the next part begins that stays as it is.
     kept = 4
     start, count = 0, len(leaves)
     while start < count:
-        nibbles, one = leaves[start]
-        nibble = nibbles[depth]
+        slot = leaves[start]
+        nibble = slot[byte] >> shift & 15
         stop = start + 1
-        while stop < count and leaves[stop][0][depth] == nibble:
+        while stop < count and leaves[stop][byte] >> shift & 15 == nibble:
             stop += 1
-        bit = 1 << nibble
-        below = bit - 1
-        at = 4 + DIGEST_BYTES * ((used & below).bit_count() + (leaf & below).bit_count())
+        at = 4 + DIGEST_BYTES * (bits & _BELOW[nibble]).bit_count()
         parts.append(branch[kept:at])
         kept = at
-        alone = stop == start + 1
-        if leaf & bit:
-            kept += _LEAF_BYTES
-            old = branch[at:kept]
-            if not alone or not one.startswith(old[:DIGEST_BYTES]):
-                one = _build(nodes, nibbles[: depth + 1], _joined(leaves[start:stop], old))
-                later_leaf ^= bit
-        elif used & bit:
-            kept += DIGEST_BYTES
-            if alone:
-                one = _write_one(reader, nodes, depth + 1, nibbles, one)
-            else:
-                one = _write(reader, nodes, nibbles[: depth + 1], leaves[start:stop])
-        else:
-            later_used |= bit
-            if alone:
-                later_leaf |= bit
-            else:
-                one = _build(nodes, nibbles[: depth + 1], leaves[start:stop])
-        parts.append(one)
+        match bits >> nibble & _SLOT:
+            case 0:
+                later |= _BRANCH << nibble
+                if stop == start + 1:
+                    later |= _LEAF << nibble
+                else:
+                    slot = _build(nodes, path + _NIBBLE[nibble], leaves[start:stop])
+            case 0x10000:
+                kept += DIGEST_BYTES
+                below = path + _NIBBLE[nibble]
+                if stop == start + 1:
+                    slot = _write_one(reader, nodes, below, slot)
+                else:
+                    slot = _write(reader, nodes, below, leaves[start:stop])
+            case _:
+                kept += _LEAF_BYTES
+                old = branch[at:kept]
+                if stop > start + 1 or old[:DIGEST_BYTES] != slot[:DIGEST_BYTES]:
+                    later ^= _LEAF << nibble
+                    group = _joined(leaves[start:stop], old)
+                    slot = _build(nodes, path + _NIBBLE[nibble], group)
+        parts.append(slot)
         start = stop
     parts.append(branch[kept:])
-    changed = nodes[path] = _BITMAPS.pack(later_used, later_leaf) + b"".join(parts)
+    parts[0] = later.to_bytes(4, "big")
+    changed = nodes[path] = b"".join(parts)
     return _branch_hash(changed)
 
 
-def _write_one(
-    reader: StateReader, nodes: dict[bytes, bytes], depth: int, nibbles: bytes, slot: bytes
-) -> bytes:
-    """Put one leaf, `slot`, into the stored branch at its path of `depth`; return its new hash.
+def _write_one(reader: StateReader, nodes: dict[bytes, bytes], path: bytes, slot: bytes) -> bytes:
+    """Put one leaf, `slot`, into the stored branch at `path`; return its new hash.
 
     It does what `_write` does, without recursion: in a large map most branches get one leaf of a
     block.
     """
     above = []
+    byte, shift = _place(path)
     while True:
-        path = nibbles[:depth]
-        branch = _stored_branch(reader, path)
-        used, leaf = _bitmaps(branch)
-        bit = 1 << nibbles[depth]
-        below = bit - 1
-        at = 4 + DIGEST_BYTES * ((used & below).bit_count() + (leaf & below).bit_count())
-        if leaf & bit or not used & bit:
+        branch = reader.node(path)
+        if branch is None:
+            branch = _missing_branch(path)
+        bits = int.from_bytes(branch[:4], "big")
+        if len(branch) != 4 + DIGEST_BYTES * bits.bit_count() or bits & 0xFFFF & ~(bits >> 16):
+            raise _malformed(path)
+        nibble = slot[byte] >> shift & 15
+        at = 4 + DIGEST_BYTES * (bits & _BELOW[nibble]).bit_count()
+        held = bits >> nibble & _SLOT
+        if held != _BRANCH:
             break
         above.append((path, branch, at))
-        depth += 1
-    if not used & bit:
-        changed = _BITMAPS.pack(used | bit, leaf | bit) + branch[4:at] + slot + branch[at:]
+        path += _NIBBLE[nibble]
+        byte += 1 - (shift >> 2)
+        shift ^= 4
+    if not held:
+        bits |= _SLOT << nibble
+        changed = bits.to_bytes(4, "big") + branch[4:at] + slot + branch[at:]
     else:
         after = at + _LEAF_BYTES
-        if not branch.startswith(slot[:DIGEST_BYTES], at):
-            both = _joined([(nibbles, slot)], branch[at:after])
-            slot = _build(nodes, nibbles[: depth + 1], both)
-            leaf ^= bit
-        changed = _BITMAPS.pack(used, leaf) + branch[4:at] + slot + branch[after:]
+        old = branch[at:after]
+        if old[:DIGEST_BYTES] == slot[:DIGEST_BYTES]:
+            changed = branch[:at] + slot + branch[after:]
+        else:
+            bits ^= _LEAF << nibble
+            pair = [slot, old] if slot < old else [old, slot]
+            slot = _build(nodes, path + _NIBBLE[nibble], pair)
+            changed = bits.to_bytes(4, "big") + branch[4:at] + slot + branch[after:]
     nodes[path] = changed
     for path, branch, at in reversed(above):
         slot = _branch_hash(changed)
@@ -239,32 +258,39 @@ def _write_one(
     return _branch_hash(changed)
 
 
-def _build(nodes: dict[bytes, bytes], path: bytes, leaves: Sequence[_Leaf]) -> bytes:
+def _build(nodes: dict[bytes, bytes], path: bytes, leaves: Sequence[bytes]) -> bytes:
     """Make the branch at `path`, which is not there yet, of sorted `leaves`; return its hash."""
-    depth = len(path)
-    used = leaf = 0
-    slots = []
+    byte, shift = _place(path)
+    bits = 0
+    parts = [b""]
     start, count = 0, len(leaves)
     while start < count:
-        nibbles, slot = leaves[start]
-        nibble = nibbles[depth]
+        slot = leaves[start]
+        nibble = slot[byte] >> shift & 15
         stop = start + 1
-        while stop < count and leaves[stop][0][depth] == nibble:
+        while stop < count and leaves[stop][byte] >> shift & 15 == nibble:
             stop += 1
-        used |= 1 << nibble
         if stop == start + 1:
-            leaf |= 1 << nibble
+            bits |= _SLOT << nibble
         else:
-            slot = _build(nodes, nibbles[: depth + 1], leaves[start:stop])
-        slots.append(slot)
+            bits |= _BRANCH << nibble
+            slot = _build(nodes, path + _NIBBLE[nibble], leaves[start:stop])
+        parts.append(slot)
         start = stop
-    branch = nodes[path] = _BITMAPS.pack(used, leaf) + b"".join(slots)
+    parts[0] = bits.to_bytes(4, "big")
+    branch = nodes[path] = b"".join(parts)
     return _branch_hash(branch)
 
 
-def _joined(group: Sequence[_Leaf], old: bytes) -> list[_Leaf]:
+def _place(path: bytes) -> tuple[int, int]:
+    """Return where in a leaf the nibble below `path` is: in which byte, and how far to its left."""
+    depth = len(path)
+    return depth >> 1, 0 if depth & 1 else 4
+
+
+def _joined(group: Sequence[bytes], old: bytes) -> list[bytes]:
     """Return a sorted `group` with the leaf `old` that it meets, unless one of it replaces that."""
     key_hash = old[:DIGEST_BYTES]
-    if any(new.startswith(key_hash) for _, new in group):
+    if any(new.startswith(key_hash) for new in group):
         return list(group)
-    return sorted([*group, (_nibbles(key_hash), old)])
+    return sorted([*group, old])

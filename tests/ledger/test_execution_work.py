@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from types import SimpleNamespace
 
 import pytest
@@ -49,12 +50,17 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counts[domain] += 1
         return digest(domain, data)
 
+    def all_counted(domain: str, items: Iterable[bytes]) -> list[bytes]:
+        return [counted(domain, data) for data in items]
+
     def sha256(data: bytes) -> "hashlib._Hash":
         counts["tree"] += 1
         return hashlib.sha256(data)
 
     for module in (ledger.entries, ledger.state, ledger.trie):
         monkeypatch.setattr(module, "digest", counted)
+        if "digests" in vars(module):
+            monkeypatch.setattr(module, "digests", all_counted)
     monkeypatch.setattr(primitives.merkle, "hashlib", SimpleNamespace(sha256=sha256))
     person_id.cache_clear()
     record_id.cache_clear()

@@ -1,6 +1,6 @@
 """The authenticated state map against a naive model of it, and its proofs against every change."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 from hypothesis import given
@@ -68,7 +68,11 @@ def shallow_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     def hashed(domain: str, data: bytes) -> bytes:
         return data.ljust(32, b"\x00") if domain == "state-key" else digest(domain, data)
 
+    def all_hashed(domain: str, items: Iterable[bytes]) -> list[bytes]:
+        return [hashed(domain, data) for data in items]
+
     monkeypatch.setattr(ledger.trie, "digest", hashed)
+    monkeypatch.setattr(ledger.trie, "digests", all_hashed)
 
 
 def test_empty_map() -> None:
