@@ -27,7 +27,16 @@ from ledger.operations import Operation, Party
 from ledger.receipts import DID_NOT_RUN, Receipt, ReceiptCode
 from ledger.replay import ReplayWindow
 from ledger.rules import OK, Situation, apply
-from ledger.state import ChainHead, Overlay, StateError, chain_key, known_chain, members, party_of
+from ledger.state import (
+    Attempt,
+    ChainHead,
+    Overlay,
+    StateError,
+    chain_key,
+    known_chain,
+    members,
+    party_of,
+)
 from ledger.store import LedgerReader, StateChanges, StateReader, WriteBlock
 from ledger.transactions import BatchBody, CheckedBatch, CheckedTransaction, read_batch
 from ledger.trie import update
@@ -314,7 +323,7 @@ def _run_operations(
     if len(operations) == 1:
         # An operation that fails has written nothing: this is nearly every transaction.
         return apply(operations[0], 0, now, state), 0
-    attempt = Overlay(state)
+    attempt = Attempt(state)
     for index, operation in enumerate(operations):
         code = apply(operation, index, now, attempt)
         if code is not OK:

@@ -107,9 +107,10 @@ def chains_of(operation: Operation, author: Party, state: StateReader) -> tuple[
         case RegisterRecord():
             if not isinstance(author, InstitutionParty):
                 raise StateError("A record was registered by a person.")
-            chains = (record_id(author.id, operation.commitment), chain_of(author))
-            if operation.subject is not None:
-                chains += (operation.subject,)
+            record, own = record_id(author.id, operation.commitment), institution_chain(author.id)
+            subject = operation.subject
+            # A record, an institution and a person: three kinds of id.
+            return (record, own) if subject is None else (record, own, subject)
         case Grant(grantee, records):
             chains = (chain_of(author), chain_of(grantee), *records)
         case EnrolPerson(key):
@@ -156,8 +157,10 @@ def _register_record(operation: RegisterRecord, now: Situation, state: Overlay) 
     if not isinstance(author, InstitutionParty):
         return ReceiptCode.NOT_AN_INSTITUTION
     subject = operation.subject
-    if subject is not None and not _is_person(state, subject):
-        return ReceiptCode.UNKNOWN_PERSON
+    if subject is not None:
+        head = state.read(chain_key(subject), ChainHead)
+        if head is None or not isinstance(head.entity, Person):
+            return ReceiptCode.UNKNOWN_PERSON
     key = chain_key(record_id(author.id, operation.commitment))
     if state.read(key, ChainHead) is not None:
         return ReceiptCode.ALREADY_REGISTERED

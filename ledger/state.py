@@ -43,7 +43,8 @@ class Person(Canonical, frozen=True, tag=1):
 
     key: PublicKey
     kind: str
-    attested_by: InstitutionId
+    attested_by: str
+    """The id of a member."""
 
 
 class Record(Canonical, frozen=True, tag=2):
@@ -51,7 +52,8 @@ class Record(Canonical, frozen=True, tag=2):
 
     commitment: Digest
     labels: Labels
-    custodian: InstitutionId
+    custodian: str
+    """The id of a member."""
     subject: Digest | None
 
 
@@ -200,8 +202,7 @@ _UNKNOWN: Final = new_chain(Member(""))
 class Overlay:
     """A state map with writes of its own on top of another, which stays as it is.
 
-    Values are kept as objects: read from below once, encoded once at the end. An overlay on an
-    overlay is a transaction: the lower one takes it, or it is dropped.
+    Values are kept as objects: read from below once, encoded once at the end.
     """
 
     __slots__ = ("_base", "_known", "_written")
@@ -232,14 +233,36 @@ class Overlay:
         """Set the value under `key`."""
         self._known[key] = self._written[key] = value
 
-    def take(self, attempt: "Overlay") -> None:
-        """Write here what was written in `attempt`, an overlay on this one."""
+    def take(self, attempt: "Attempt") -> None:
+        """Write here what was written in `attempt`, which is on this one."""
         self._known.update(attempt._written)
         self._written.update(attempt._written)
 
     def written(self) -> dict[bytes, bytes]:
         """Return what was written here, encoded, in the order of first writing."""
         return {key: encode(value) for key, value in self._written.items()}
+
+
+class Attempt(Overlay):
+    """The writes of one transaction on an overlay, which takes them, or they are dropped.
+
+    What it reads is remembered by the overlay below.
+    """
+
+    __slots__ = ("_below",)
+
+    def __init__(self, below: Overlay) -> None:
+        super().__init__(below)
+        self._below = below
+
+    def read(self, key: bytes, kind: type[T]) -> T | None:
+        """Return the value under `key`, a `kind` or None."""
+        value = self._written.get(key)
+        return self._below.read(key, kind) if value is None else value  # type: ignore[return-value]
+
+    def write(self, key: bytes, value: Canonical) -> None:
+        """Set the value under `key`."""
+        self._written[key] = value
 
 
 def members(state: StateReader) -> tuple[Institution, ...]:

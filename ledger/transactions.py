@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from ledger.operations import Operation, work_of
+from ledger.operations import Operation, RegisterRecord, are_codes, work_of
 from primitives.codec import (
     Canonical,
     CodecError,
@@ -181,6 +181,12 @@ def _read_transaction(
             f"The transaction has {operations} operations, and this ledger allows "
             f"{limits.transaction_operations_max}: split it."
         )
+    for operation in body.operations:
+        if isinstance(operation, RegisterRecord) and not are_codes(operation.labels):
+            raise TransactionError(
+                "The transaction has a label that is no code: use 1 to 64 of A-Z a-z 0-9 space and "
+                "._:/+- that start with a letter or digit."
+            )
     work = work_of(body.operations)
     if work > limits.block_work_max:
         raise TransactionError(

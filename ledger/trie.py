@@ -19,7 +19,7 @@ branches from the root down, which serves inclusion and absence alike (docs/prot
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import add
 from typing import Annotated, Final
 
@@ -34,18 +34,13 @@ DEPTH_MAX: Final = 2 * DIGEST_BYTES
 """Nibbles in a path."""
 BRANCH_BYTES_MAX: Final = 4 + 16 * 2 * DIGEST_BYTES
 _BITMAPS: Final = struct.Struct(">HH")
-_bitmaps: Final = _BITMAPS.unpack_from
 _EMPTY_BRANCH: Final = bytes(4)
 _LEAF_BYTES: Final = 2 * DIGEST_BYTES
 _NIBBLES: Final = bytes(int(chr(c), 16) if chr(c) in "0123456789abcdef" else 0 for c in range(256))
 
 _NIBBLE: Final = tuple(bytes([nibble]) for nibble in range(16))
-# The two bitmaps of a branch read as one integer: a slot has a bit of each.
-_BRANCH: Final = 1 << 16
-_LEAF: Final = 1
-_SLOT: Final = _BRANCH | _LEAF
-_BELOW: Final = tuple(_SLOT * ((1 << nibble) - 1) for nibble in range(16))
-"""The bits of all slots before a slot: each stands for 32 bytes."""
+_BIT: Final = tuple(1 << nibble for nibble in range(16))
+_BELOW: Final = tuple(bit - 1 for bit in _BIT)
 
 
 class ProofError(ValueError):
@@ -77,9 +72,9 @@ def update(reader: StateReader, values: Mapping[bytes, bytes]) -> StateChanges:
     """
     key_hashes = digests("state-key", values)
     leaves = sorted(map(add, key_hashes, digests("state-value", values.values())))
-    nodes: dict[bytes, bytes] = {}
-    root = _write(reader, nodes, b"", leaves)
-    return StateChanges(values=values, nodes=nodes, root=root)
+    step = _Step(reader, leaves)
+    root = step.write(b"", 0, len(leaves))
+    return StateChanges(values=values, nodes=step.nodes, root=root)
 
 
 def prove_value(reader: StateReader, key: bytes) -> MapProof:
@@ -123,174 +118,174 @@ def _nibbles(key_hash: bytes) -> bytes:
 
 
 def _stored_branch(reader: StateReader, path: bytes) -> bytes:
-    branch = reader.node(path)
+    return _read(reader.node, path)[0]
+
+
+def _read(node: Callable[[bytes], bytes | None], path: bytes) -> tuple[bytes, int, int]:
+    """Return the stored branch at `path` and its bitmaps. Raises StateError."""
+    branch = node(path)
     if branch is None:
-        return _missing_branch(path)
-    if not _is_whole(branch):
-        raise _malformed(path)
-    return branch
+        if path:
+            raise StateError(f"The state map has lost its branch at {path.hex()}.")
+        return _EMPTY_BRANCH, 0, 0
+    try:
+        used, leaf = _bitmaps(branch)
+    except ValueError as error:
+        raise StateError(f"The branch of the state map at {path.hex()} is malformed.") from error
+    return branch, used, leaf
 
 
-def _missing_branch(path: bytes) -> bytes:
-    if path:
-        raise StateError(f"The state map has lost its branch at {path.hex()}.")
-    return _EMPTY_BRANCH
+def _bitmaps(branch: bytes) -> tuple[int, int]:
+    """Return which slots of a branch are used and which of them are leaves.
 
-
-def _malformed(path: bytes) -> StateError:
-    return StateError(f"The branch of the state map at {path.hex()} is malformed.")
-
-
-def _is_whole(branch: bytes) -> bool:
-    """Whether a branch is as long as its bitmaps say, and has no leaf in a slot without use.
-
-    One that is longer or shorter would have its slots read at wrong places.
+    Raises ValueError unless it is as long as they say and only slots in use are leaves: the slots
+    of one that is longer or shorter would be read at wrong places.
     """
-    used = int.from_bytes(branch[:2], "big")
-    leaf = int.from_bytes(branch[2:4], "big")
-    size = 4 + DIGEST_BYTES * (used.bit_count() + leaf.bit_count())
-    return len(branch) == size and not leaf & ~used
+    if len(branch) < 4:
+        raise ValueError("a branch without bitmaps")
+    used, leaf = _BITMAPS.unpack_from(branch)
+    if len(branch) != 4 + 32 * (used.bit_count() + leaf.bit_count()) or leaf & ~used:
+        raise ValueError("a branch of another length than its bitmaps say")
+    return used, leaf
 
 
 def _slot(branch: bytes, nibble: int) -> bytes:
     """Return what slot `nibble` of `branch` holds: nothing, 64 bytes of a leaf, or a hash."""
-    if not _is_whole(branch):
-        raise ProofError("A branch of the state map is malformed.")
-    used, leaf = _bitmaps(branch)
-    bit = 1 << nibble
-    below = bit - 1
+    try:
+        used, leaf = _bitmaps(branch)
+    except ValueError as error:
+        raise ProofError("A branch of the state map is malformed.") from error
+    bit, below = _BIT[nibble], _BELOW[nibble]
     start = 4 + DIGEST_BYTES * ((used & below).bit_count() + (leaf & below).bit_count())
     if not used & bit:
         return b""
     return branch[start : start + (_LEAF_BYTES if leaf & bit else DIGEST_BYTES)]
 
 
-def _write(
-    reader: StateReader, nodes: dict[bytes, bytes], path: bytes, leaves: Sequence[bytes]
-) -> bytes:
-    """Put sorted `leaves` into the stored branch at `path`; return its new hash."""
-    branch = _stored_branch(reader, path)
-    bits = later = int.from_bytes(branch[:4], "big")
-    byte, shift = _place(path)
-    parts = [b""]
-    # Where the next part begins that stays as it is.
-    kept = 4
-    start, count = 0, len(leaves)
-    while start < count:
-        slot = leaves[start]
-        nibble = slot[byte] >> shift & 15
-        stop = start + 1
-        while stop < count and leaves[stop][byte] >> shift & 15 == nibble:
-            stop += 1
-        at = 4 + DIGEST_BYTES * (bits & _BELOW[nibble]).bit_count()
-        parts.append(branch[kept:at])
-        kept = at
-        match bits >> nibble & _SLOT:
-            case 0:
-                later |= _BRANCH << nibble
-                if stop == start + 1:
-                    later |= _LEAF << nibble
-                else:
-                    slot = _build(nodes, path + _NIBBLE[nibble], leaves[start:stop])
-            case 0x10000:
-                kept += DIGEST_BYTES
-                below = path + _NIBBLE[nibble]
-                if stop == start + 1:
-                    slot = _write_one(reader, nodes, below, slot)
-                else:
-                    slot = _write(reader, nodes, below, leaves[start:stop])
-            case _:
-                kept += _LEAF_BYTES
-                old = branch[at:kept]
-                if stop > start + 1 or old[:DIGEST_BYTES] != slot[:DIGEST_BYTES]:
-                    later ^= _LEAF << nibble
-                    group = _joined(leaves[start:stop], old)
-                    slot = _build(nodes, path + _NIBBLE[nibble], group)
-        parts.append(slot)
-        start = stop
-    parts.append(branch[kept:])
-    parts[0] = later.to_bytes(4, "big")
-    changed = nodes[path] = b"".join(parts)
-    return _branch_hash(changed)
+class _Step:
+    """The way from one map to the next: sorted leaves, and the branches that they change.
 
-
-def _write_one(reader: StateReader, nodes: dict[bytes, bytes], path: bytes, slot: bytes) -> bytes:
-    """Put one leaf, `slot`, into the stored branch at `path`; return its new hash.
-
-    It does what `_write` does, without recursion: in a large map most branches get one leaf of a
-    block.
+    Written for few steps of the interpreter: it is a third of what a block costs. In a large map
+    most branches take one leaf of a block; `_write_one` does without recursion for them what
+    `write` does.
     """
-    above = []
-    byte, shift = _place(path)
-    while True:
-        branch = reader.node(path)
-        if branch is None:
-            branch = _missing_branch(path)
-        bits = int.from_bytes(branch[:4], "big")
-        if len(branch) != 4 + DIGEST_BYTES * bits.bit_count() or bits & 0xFFFF & ~(bits >> 16):
-            raise _malformed(path)
-        nibble = slot[byte] >> shift & 15
-        at = 4 + DIGEST_BYTES * (bits & _BELOW[nibble]).bit_count()
-        held = bits >> nibble & _SLOT
-        if held != _BRANCH:
-            break
-        above.append((path, branch, at))
-        path += _NIBBLE[nibble]
-        byte += 1 - (shift >> 2)
-        shift ^= 4
-    if not held:
-        bits |= _SLOT << nibble
-        changed = bits.to_bytes(4, "big") + branch[4:at] + slot + branch[at:]
-    else:
-        after = at + _LEAF_BYTES
-        old = branch[at:after]
-        if old[:DIGEST_BYTES] == slot[:DIGEST_BYTES]:
-            changed = branch[:at] + slot + branch[after:]
+
+    __slots__ = ("_leaves", "_nibbles", "_node", "nodes")
+
+    def __init__(self, reader: StateReader, leaves: list[bytes]) -> None:
+        self._node = reader.node
+        self._leaves = leaves
+        self._nibbles = _nibbles(b"".join([leaf[:DIGEST_BYTES] for leaf in leaves]))
+        self.nodes: dict[bytes, bytes] = {}
+
+    def write(self, path: bytes, first: int, last: int) -> bytes:
+        """Put the leaves from `first` to before `last` into the stored branch at `path`.
+
+        Returns its new hash.
+        """
+        branch, used, leaf = _read(self._node, path)
+        later_used, later_leaf = used, leaf
+        column = self._nibbles[DEPTH_MAX * first + len(path) : DEPTH_MAX * last : DEPTH_MAX]
+        parts = [b""]
+        # Where the next part begins that stays as it is.
+        kept = 4
+        start, count = 0, len(column)
+        while start < count:
+            nibble = column[start]
+            # The leaves are sorted, so those of one slot are beside each other.
+            stop = column.rfind(nibble, start) + 1
+            slot = self._leaves[first + start]
+            bit, below = _BIT[nibble], _BELOW[nibble]
+            at = 4 + 32 * ((used & below).bit_count() + (leaf & below).bit_count())
+            parts.append(branch[kept:at])
+            kept = at
+            if leaf & bit:
+                kept += _LEAF_BYTES
+                if stop > start + 1 or not branch.startswith(slot[:DIGEST_BYTES], at):
+                    later_leaf ^= bit
+                    group = _joined(self._leaves[first + start : first + stop], branch[at:kept])
+                    slot = self._build(path + _NIBBLE[nibble], group)
+            elif used & bit:
+                kept += DIGEST_BYTES
+                if stop == start + 1:
+                    slot = self._write_one(path + _NIBBLE[nibble], slot)
+                else:
+                    slot = self.write(path + _NIBBLE[nibble], first + start, first + stop)
+            else:
+                later_used |= bit
+                if stop == start + 1:
+                    later_leaf |= bit
+                else:
+                    several = self._leaves[first + start : first + stop]
+                    slot = self._build(path + _NIBBLE[nibble], several)
+            parts.append(slot)
+            start = stop
+        parts.append(branch[kept:])
+        parts[0] = _BITMAPS.pack(later_used, later_leaf)
+        changed = self.nodes[path] = b"".join(parts)
+        return _branch_hash(changed)
+
+    def _write_one(self, path: bytes, slot: bytes) -> bytes:
+        """Put one leaf, `slot`, into the stored branch at `path`; return its new hash."""
+        depth = len(path)
+        above = []
+        while True:
+            branch, used, leaf = _read(self._node, path)
+            nibble = slot[depth >> 1] & 15 if depth & 1 else slot[depth >> 1] >> 4
+            bit, below = _BIT[nibble], _BELOW[nibble]
+            at = 4 + 32 * ((used & below).bit_count() + (leaf & below).bit_count())
+            if leaf & bit or not used & bit:
+                break
+            above.append((path, branch, at))
+            path += _NIBBLE[nibble]
+            depth += 1
+        after = at
+        if not used & bit:
+            used |= bit
+            leaf |= bit
         else:
-            bits ^= _LEAF << nibble
-            pair = [slot, old] if slot < old else [old, slot]
-            slot = _build(nodes, path + _NIBBLE[nibble], pair)
-            changed = bits.to_bytes(4, "big") + branch[4:at] + slot + branch[after:]
-    nodes[path] = changed
-    for path, branch, at in reversed(above):
-        slot = _branch_hash(changed)
-        changed = nodes[path] = branch[:at] + slot + branch[at + DIGEST_BYTES :]
-    return _branch_hash(changed)
+            after = at + _LEAF_BYTES
+            if not branch.startswith(slot[:DIGEST_BYTES], at):
+                leaf ^= bit
+                old = branch[at:after]
+                pair = [slot, old] if slot < old else [old, slot]
+                slot = self._build(path + _NIBBLE[nibble], pair)
+        changed = self.nodes[path] = (
+            _BITMAPS.pack(used, leaf) + branch[4:at] + slot + branch[after:]
+        )
+        for path, branch, at in reversed(above):
+            slot = _branch_hash(changed)
+            changed = self.nodes[path] = branch[:at] + slot + branch[at + DIGEST_BYTES :]
+        return _branch_hash(changed)
+
+    def _build(self, path: bytes, leaves: Sequence[bytes]) -> bytes:
+        """Make the branch at `path`, where there is none, of sorted `leaves`; return its hash."""
+        depth = len(path)
+        byte, shift = depth >> 1, 0 if depth & 1 else 4
+        used = leaf = 0
+        parts = [b""]
+        start, count = 0, len(leaves)
+        while start < count:
+            slot = leaves[start]
+            nibble = slot[byte] >> shift & 15
+            stop = start + 1
+            while stop < count and leaves[stop][byte] >> shift & 15 == nibble:
+                stop += 1
+            used |= 1 << nibble
+            if stop == start + 1:
+                leaf |= 1 << nibble
+            else:
+                slot = self._build(path + _NIBBLE[nibble], leaves[start:stop])
+            parts.append(slot)
+            start = stop
+        parts[0] = _BITMAPS.pack(used, leaf)
+        branch = self.nodes[path] = b"".join(parts)
+        return _branch_hash(branch)
 
 
-def _build(nodes: dict[bytes, bytes], path: bytes, leaves: Sequence[bytes]) -> bytes:
-    """Make the branch at `path`, which is not there yet, of sorted `leaves`; return its hash."""
-    byte, shift = _place(path)
-    bits = 0
-    parts = [b""]
-    start, count = 0, len(leaves)
-    while start < count:
-        slot = leaves[start]
-        nibble = slot[byte] >> shift & 15
-        stop = start + 1
-        while stop < count and leaves[stop][byte] >> shift & 15 == nibble:
-            stop += 1
-        if stop == start + 1:
-            bits |= _SLOT << nibble
-        else:
-            bits |= _BRANCH << nibble
-            slot = _build(nodes, path + _NIBBLE[nibble], leaves[start:stop])
-        parts.append(slot)
-        start = stop
-    parts[0] = bits.to_bytes(4, "big")
-    branch = nodes[path] = b"".join(parts)
-    return _branch_hash(branch)
-
-
-def _place(path: bytes) -> tuple[int, int]:
-    """Return where in a leaf the nibble below `path` is: in which byte, and how far to its left."""
-    depth = len(path)
-    return depth >> 1, 0 if depth & 1 else 4
-
-
-def _joined(group: Sequence[bytes], old: bytes) -> list[bytes]:
+def _joined(group: list[bytes], old: bytes) -> list[bytes]:
     """Return a sorted `group` with the leaf `old` that it meets, unless one of it replaces that."""
     key_hash = old[:DIGEST_BYTES]
     if any(new.startswith(key_hash) for new in group):
-        return list(group)
+        return group
     return sorted([*group, old])

@@ -49,7 +49,8 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def tree_root(leaves: Sequence[bytes]) -> bytes:
     """Return the Merkle tree hash of `leaves`, 32 bytes. Measured: 9 ms for 10,000 leaves."""
-    return tree_root_of_hashes([leaf_hash(leaf) for leaf in leaves])
+    sha256 = hashlib.sha256
+    return tree_root_of_hashes([sha256(b"\x00" + leaf).digest() for leaf in leaves])
 
 
 def tree_root_of_hashes(hashes: Sequence[bytes]) -> bytes:

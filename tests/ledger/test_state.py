@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from ledger.operations import InstitutionParty, PersonParty
 from ledger.state import (
     MEMBERS_KEY,
+    Attempt,
     ChainHead,
     EmptyState,
     Member,
@@ -84,11 +85,11 @@ def test_an_overlay_reads_its_own_writes_and_leaves_the_base_alone(
 def test_an_attempt_is_taken_or_dropped_as_a_whole() -> None:
     block = Overlay(EmptyState())
     assert block.read(b"kept", ChainHead) is None
-    dropped = Overlay(block)
+    dropped = Attempt(block)
     dropped.write(b"dropped", HEAD)
     assert dropped.read(b"dropped", ChainHead) == HEAD
     assert block.read(b"dropped", ChainHead) is None
-    taken = Overlay(block)
+    taken = Attempt(block)
     taken.write(b"kept", HEAD)
     assert block.value(b"kept") is None
     block.take(taken)
@@ -108,7 +109,7 @@ def test_each_value_is_read_from_below_once(monkeypatch: pytest.MonkeyPatch) -> 
     block = Overlay(Counting())
     for _ in range(3):
         for key in (b"there", b"absent"):
-            Overlay(block).read(key, ChainHead)
+            Attempt(block).read(key, ChainHead)
             block.read(key, ChainHead)
     assert reads == [b"there", b"absent"]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.operations import Operation, RegisterRecord, Revoke
+from ledger.operations import Labels, Operation, RegisterRecord, Revoke
 from ledger.transactions import (
     ENVELOPE_BYTES_MAX,
     BatchBody,
@@ -115,6 +115,18 @@ def test_limits_of_a_transaction() -> None:
     assert check_transaction(raw, CHAIN, exact).work == 134
     with pytest.raises(TransactionError, match="cannot be read"):
         check_transaction(sign_transaction(CHAIN, AUTHOR, body()), CHAIN, LIMITS)
+
+
+@pytest.mark.parametrize("field", Labels.__struct_fields__)
+def test_a_label_that_is_no_code_is_refused(field: str) -> None:
+    assert transaction(RegisterRecord(CHAIN, LABELS, None)).work == 3
+    for label in ("a,b", "\u00e9", "a\n", " a"):
+        labels = msgspec.structs.replace(LABELS, **{field: label})
+        bad = RegisterRecord(CHAIN, labels, None)
+        # The last of several as well.
+        raw = sign_transaction(CHAIN, AUTHOR, body(Revoke(CHAIN), bad))
+        with pytest.raises(TransactionError, match="label that is no code"):
+            check_transaction(raw, CHAIN, LIMITS)
 
 
 def test_limits_of_a_batch() -> None:
