@@ -25,7 +25,7 @@ from ledger.store import StateReader
 from ledger.transactions import CheckedTransaction
 from primitives.codec import Canonical, Digest, PublicKey, UInt, encode
 from primitives.hashing import digest
-from primitives.merkle import leaf_hash, sized_root, tree_root_of_hashes
+from primitives.merkle import leaf_hash, leaf_hashes, sized_root, tree_root_of_hashes
 
 Done = tuple[CheckedTransaction, Party]
 """A transaction that succeeded, and its author."""
@@ -106,14 +106,12 @@ def directory_leaves(
     roots: Mapping[bytes, bytes], entries: Mapping[bytes, Sequence[bytes]]
 ) -> list[bytes]:
     """Return the leaves of the directory over `roots`, which belong to these entries or hashes."""
-    return [directory_leaf(chain, root, len(entries[chain])) for chain, root in roots.items()]
+    return [encode((chain, root, len(entries[chain]))) for chain, root in roots.items()]
 
 
 def entry_roots(entries: Mapping[bytes, Sequence[bytes]]) -> dict[bytes, bytes]:
     """Return the root of every chain's entry block, sorted by chain id; see `roots_of_hashes`."""
-    return roots_of_hashes(
-        {chain: [leaf_hash(entry) for entry in listed] for chain, listed in entries.items()}
-    )
+    return roots_of_hashes({chain: leaf_hashes(listed) for chain, listed in entries.items()})
 
 
 def roots_of_hashes(hashes: Mapping[bytes, Sequence[bytes]]) -> dict[bytes, bytes]:

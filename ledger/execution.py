@@ -129,10 +129,10 @@ def execute_block(
 
     hashes = entry_hashes(done, overlay)
     roots = roots_of_hashes(hashes)
-    _advance_heads(height, time_ms, roots, hashes, overlay)
     next_committee = settle(height, view, proposer, committee, overlay, genesis)
+    heads = _advanced_heads(height, time_ms, roots, hashes, overlay)
     batch_ids = tuple(batch.id for batch in batches)
-    changes = update(state, overlay.written())
+    changes = update(state, overlay.written(but=heads) | heads)
     header = BlockHeader(
         version=HEADER_VERSION,
         chain_id=genesis.chain_id,
@@ -332,20 +332,25 @@ def _run_operations(
     return OK, 0
 
 
-def _advance_heads(
+def _advanced_heads(
     height: int,
     time_ms: int,
     roots: dict[bytes, bytes],
     entries: dict[bytes, list[bytes]],
     state: Overlay,
-) -> None:
-    """Take the entries of this block into the heads of their chains."""
+) -> dict[bytes, bytes]:
+    """Return the heads of the chains that have entries in this block, encoded, by their keys.
+
+    Nothing else of a block reads what they are after it, so they are never written to `state`.
+    """
+    heads = {}
     for chain, root in roots.items():
         key = chain_key(chain)
         head = state.read(key, ChainHead) or known_chain(state, chain)
         count = len(entries[chain])
         accumulated = accumulate(head.accumulated, height, time_ms, root, count)
-        state.write(key, ChainHead(head.count + count, accumulated, head.entity))
+        heads[key] = encode(ChainHead(head.count + count, accumulated, head.entity))
+    return heads
 
 
 def payload_batches(payload: bytes) -> tuple[bytes, ...]:

@@ -5,6 +5,7 @@ value per chain holds how many entries it has, their accumulated hash, and the e
 that an operation writes few keys and a proof about a chain is a proof of one value.
 """
 
+from collections.abc import Container
 from functools import lru_cache
 from typing import Annotated, Final, TypeVar
 
@@ -238,9 +239,12 @@ class Overlay:
         self._known.update(attempt._written)
         self._written.update(attempt._written)
 
-    def written(self) -> dict[bytes, bytes]:
-        """Return what was written here, encoded, in the order of first writing."""
-        return {key: encode(value) for key, value in self._written.items()}
+    def written(self, but: Container[bytes] = ()) -> dict[bytes, bytes]:
+        """Return what was written here, encoded, in the order of first writing.
+
+        Without what has a key in `but`.
+        """
+        return {key: encode(value) for key, value in self._written.items() if key not in but}
 
 
 class Attempt(Overlay):

@@ -11,7 +11,7 @@ uses the sized root, digest("tree", size as 8 bytes big-endian || root).
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -21,6 +21,9 @@ from primitives.hashing import DIGEST_BYTES, digest
 
 EMPTY_ROOT: Final = hashlib.sha256().digest()
 """The root of no leaves: SHA-256 of the empty string (RFC 6962 section 2.1)."""
+# Begun once: cheaper to copy than a new hash is to make.
+_LEAF: Final = hashlib.sha256(b"\x00")
+_NODE: Final = hashlib.sha256(b"\x01")
 PATH_LENGTH_MAX: Final = UINT_MAX.bit_length()
 """Hashes in the path of the largest tree that can be named."""
 
@@ -39,7 +42,20 @@ class InclusionProof(Canonical, frozen=True):
 
 def leaf_hash(data: bytes) -> bytes:
     """Return SHA256(0x00 || data), 32 bytes."""
-    return hashlib.sha256(b"\x00" + data).digest()
+    state = _LEAF.copy()
+    state.update(data)
+    return state.digest()
+
+
+def leaf_hashes(leaves: Iterable[bytes]) -> list[bytes]:
+    """Return the `leaf_hash` of every leaf."""
+    copy = _LEAF.copy
+    hashes = []
+    for leaf in leaves:
+        state = copy()
+        state.update(leaf)
+        hashes.append(state.digest())
+    return hashes
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
@@ -49,8 +65,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def tree_root(leaves: Sequence[bytes]) -> bytes:
     """Return the Merkle tree hash of `leaves`, 32 bytes. Measured: 9 ms for 10,000 leaves."""
-    sha256 = hashlib.sha256
-    return tree_root_of_hashes([sha256(b"\x00" + leaf).digest() for leaf in leaves])
+    return tree_root_of_hashes(leaf_hashes(leaves))
 
 
 def tree_root_of_hashes(hashes: Sequence[bytes]) -> bytes:
@@ -73,7 +88,7 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
     """
     _check_index(index, len(leaves))
     path = []
-    level = [leaf_hash(leaf) for leaf in leaves]
+    level = leaf_hashes(leaves)
     while len(level) > 1:
         sibling = index ^ 1
         if sibling < len(level):
@@ -117,11 +132,12 @@ def check(leaf: bytes, proof: InclusionProof, sized_root: bytes) -> None:
 
 
 def _parents(level: list[bytes]) -> list[bytes]:
-    sha256 = hashlib.sha256
-    parents = [
-        sha256(b"\x01" + left + right).digest()
-        for left, right in zip(level[::2], level[1::2], strict=False)
-    ]
+    copy = _NODE.copy
+    parents = []
+    for left, right in zip(level[::2], level[1::2], strict=False):
+        state = copy()
+        state.update(left + right)
+        parents.append(state.digest())
     if len(level) % 2:
         parents.append(level[-1])
     return parents

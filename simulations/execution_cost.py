@@ -72,7 +72,7 @@ PARTS = {
     "rules": "_run",
     "entries": "entry_hashes",
     "entry roots": "roots_of_hashes",
-    "heads": "_advance_heads",
+    "heads": "_advanced_heads",
     "committee": "settle",
     "trie": "update",
     "directory": "directory_leaves",
