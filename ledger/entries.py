@@ -14,7 +14,8 @@ its time is worth little.
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 
 from ledger.operations import Operation, Party
 from ledger.receipts import Receipt, ReceiptCode
@@ -23,9 +24,9 @@ from ledger.standing import author_of
 from ledger.state import StateError
 from ledger.store import StateReader
 from ledger.transactions import CheckedTransaction
-from primitives.codec import Canonical, Digest, PublicKey, UInt, encode
-from primitives.hashing import digest
-from primitives.merkle import leaf_hash, leaf_hashes, sized_root, tree_root_of_hashes
+from primitives.codec import Canonical, Digest, PublicKey, UInt, encode, encode_each
+from primitives.hashing import digest, digests
+from primitives.merkle import leaf_hashes, sized_root, tree_root_of_hashes
 
 Done = tuple[CheckedTransaction, Party]
 """A transaction that succeeded, and its author."""
@@ -62,7 +63,7 @@ def entries_of(
             raise StateError(f"The author of transaction {transaction.id.hex()} is not known.")
         done.append((transaction, author))
     entries: dict[bytes, list[bytes]] = {}
-    for entry, chains in _entries(done, state):
+    for entry, chains in zip(*_entries(done, state), strict=True):
         for chain in chains:
             entries.setdefault(chain, []).append(entry)
     return entries
@@ -74,8 +75,8 @@ def entry_hashes(done: Iterable[Done], state: StateReader) -> dict[bytes, list[b
     It is all that a block needs of them, and hashes an entry of several chains once.
     """
     hashes: dict[bytes, list[bytes]] = {}
-    for entry, chains in _entries(done, state):
-        leaf = leaf_hash(entry)
+    entries, chains_of_each = _entries(done, state)
+    for leaf, chains in zip(leaf_hashes(entries), chains_of_each, strict=True):
         for chain in chains:
             known = hashes.get(chain)
             if known is None:
@@ -85,16 +86,18 @@ def entry_hashes(done: Iterable[Done], state: StateReader) -> dict[bytes, list[b
     return hashes
 
 
-def _entries(done: Iterable[Done], state: StateReader) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:
-    """Yield every entry in block order, encoded, with the ids of its chains."""
+def _entries(
+    done: Iterable[Done], state: StateReader
+) -> tuple[list[bytes], list[tuple[bytes, ...]]]:
+    """Return every entry in block order, encoded, and the ids of the chains of each."""
+    entries, chains = [], []
     for transaction, author in done:
         identity, body = transaction.id, transaction.body
         key = body.author
         for index, operation in enumerate(body.operations):
-            yield (
-                encode(Entry(identity, index, key, operation)),
-                chains_of(operation, author, state),
-            )
+            entries.append(Entry(identity, index, key, operation))
+            chains.append(chains_of(operation, author, state))
+    return encode_each(entries), chains
 
 
 def directory_leaf(chain: bytes, root: bytes, count: int) -> bytes:
@@ -106,7 +109,8 @@ def directory_leaves(
     roots: Mapping[bytes, bytes], entries: Mapping[bytes, Sequence[bytes]]
 ) -> list[bytes]:
     """Return the leaves of the directory over `roots`, which belong to these entries or hashes."""
-    return [encode((chain, root, len(entries[chain]))) for chain, root in roots.items()]
+    counts = [len(entries[chain]) for chain in roots]
+    return encode_each(zip(roots, roots.values(), counts, strict=True))
 
 
 def entry_roots(entries: Mapping[bytes, Sequence[bytes]]) -> dict[bytes, bytes]:
@@ -131,6 +135,18 @@ def accumulate(accumulated: bytes, height: int, time_ms: int, root: bytes, count
     return digest("chain-head", _STEP.pack(accumulated, height, time_ms, root, count))
 
 
+def accumulate_each(
+    accumulated: Iterable[bytes],
+    height: int,
+    time_ms: int,
+    roots: Iterable[bytes],
+    counts: Iterable[int],
+) -> list[bytes]:
+    """Return what `accumulate` does of several chains."""
+    steps = map(_STEP.pack, accumulated, repeat(height), repeat(time_ms), roots, counts)
+    return digests("chain-head", steps)
+
+
 def receipts_root(receipts: Iterable[Receipt]) -> bytes:
     """Return the sized root over the encoded receipts of a block."""
-    return sized_root([encode(receipt) for receipt in receipts])
+    return sized_root(encode_each(receipts))

@@ -15,7 +15,7 @@ from consensus.messages import Decision
 from ledger.committee import committee_at
 from ledger.entries import (
     Done,
-    accumulate,
+    accumulate_each,
     directory_leaves,
     entry_hashes,
     receipts_root,
@@ -41,7 +41,7 @@ from ledger.store import LedgerReader, StateChanges, StateReader, WriteBlock
 from ledger.transactions import BatchBody, CheckedBatch, CheckedTransaction, read_batch
 from ledger.trie import update
 from primitives.block import HEADER_VERSION, Block, BlockHeader
-from primitives.codec import CodecError, Digest, decode, encode
+from primitives.codec import CodecError, Digest, decode, encode, encode_each
 from primitives.institution import Institution
 from primitives.merkle import sized_root
 
@@ -343,14 +343,19 @@ def _advanced_heads(
 
     Nothing else of a block reads what they are after it, so they are never written to `state`.
     """
-    heads = {}
-    for chain, root in roots.items():
-        key = chain_key(chain)
-        head = state.read(key, ChainHead) or known_chain(state, chain)
-        count = len(entries[chain])
-        accumulated = accumulate(head.accumulated, height, time_ms, root, count)
-        heads[key] = encode(ChainHead(head.count + count, accumulated, head.entity))
-    return heads
+    keys = [chain_key(chain) for chain in roots]
+    heads = [
+        state.read(key, ChainHead) or known_chain(state, chain)
+        for key, chain in zip(keys, roots, strict=True)
+    ]
+    counts = [len(entries[chain]) for chain in roots]
+    before = [head.accumulated for head in heads]
+    after = accumulate_each(before, height, time_ms, roots.values(), counts)
+    later = [
+        ChainHead(head.count + count, accumulated, head.entity)
+        for head, count, accumulated in zip(heads, counts, after, strict=True)
+    ]
+    return dict(zip(keys, encode_each(later), strict=True))
 
 
 def payload_batches(payload: bytes) -> tuple[bytes, ...]:

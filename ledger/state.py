@@ -24,6 +24,7 @@ from primitives.codec import (
     UInt,
     decode_own,
     encode,
+    encode_each,
 )
 from primitives.hashing import ZERO_DIGEST, digest
 from primitives.institution import Institution
@@ -244,7 +245,8 @@ class Overlay:
 
         Without what has a key in `but`.
         """
-        return {key: encode(value) for key, value in self._written.items() if key not in but}
+        values = {key: value for key, value in self._written.items() if key not in but}
+        return dict(zip(values, encode_each(values.values()), strict=True))
 
 
 class Attempt(Overlay):
