@@ -25,7 +25,7 @@ def digest(domain: str, data: bytes) -> bytes:
 
 def digests(domain: str, items: Iterable[bytes]) -> list[bytes]:
     """Return the `digest` of every item, in a seventh less time than by as many calls."""
-    copy = (_MIDSTATES.get(domain) or _midstate(domain)).copy
+    copy = midstate(domain).copy
     hashes = []
     for data in items:
         state = copy()
@@ -34,7 +34,12 @@ def digests(domain: str, items: Iterable[bytes]) -> list[bytes]:
     return hashes
 
 
+def midstate(domain: str) -> "hashlib._Hash":
+    """Return the hash of a domain, begun: a copy that takes `data` gives its `digest`."""
+    return _MIDSTATES.get(domain) or _midstate(domain)
+
+
 def _midstate(domain: str) -> "hashlib._Hash":
     tag = hashlib.sha256(b"medpact/" + domain.encode()).digest()
-    midstate = _MIDSTATES[domain] = hashlib.sha256(tag + tag)
-    return midstate
+    begun = _MIDSTATES[domain] = hashlib.sha256(tag + tag)
+    return begun
