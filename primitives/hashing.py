@@ -25,7 +25,12 @@ def digest(domain: str, data: bytes) -> bytes:
 
 def digests(domain: str, items: Iterable[bytes]) -> list[bytes]:
     """Return the `digest` of every item, in a seventh less time than by as many calls."""
-    copy = midstate(domain).copy
+    return continued(midstate(domain), items)
+
+
+def continued(begun: "hashlib._Hash", items: Iterable[bytes]) -> list[bytes]:
+    """Return what `begun`, which stays as it is, comes to with each item."""
+    copy = begun.copy
     hashes = []
     for data in items:
         state = copy()

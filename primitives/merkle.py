@@ -17,7 +17,7 @@ from typing import Annotated, Final
 import msgspec
 
 from primitives.codec import UINT_MAX, Canonical, Digest, UInt
-from primitives.hashing import DIGEST_BYTES, digest
+from primitives.hashing import DIGEST_BYTES, continued, digest
 
 EMPTY_ROOT: Final = hashlib.sha256().digest()
 """The root of no leaves: SHA-256 of the empty string (RFC 6962 section 2.1)."""
@@ -49,13 +49,7 @@ def leaf_hash(data: bytes) -> bytes:
 
 def leaf_hashes(leaves: Iterable[bytes]) -> list[bytes]:
     """Return the `leaf_hash` of every leaf."""
-    copy = _LEAF.copy
-    hashes = []
-    for leaf in leaves:
-        state = copy()
-        state.update(leaf)
-        hashes.append(state.digest())
-    return hashes
+    return continued(_LEAF, leaves)
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:

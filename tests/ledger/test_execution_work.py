@@ -13,7 +13,7 @@ import primitives.merkle
 from ledger.operations import RegisterRecord
 from ledger.state import person_id, record_id
 from ledger.transactions import CheckedTransaction
-from primitives.hashing import digest
+from primitives.hashing import digest, midstate
 from simulations.execution_cost import KINDS, LABELS, TRANSACTIONS, Bench
 
 KEYS = 20_000
@@ -40,6 +40,19 @@ def bench() -> Bench:
     return Bench(KEYS)
 
 
+class Begun:
+    """A hash that has begun: it is copied once for each that is made of it."""
+
+    def __init__(self, begun: "hashlib._Hash", counts: Counter[str], name: str) -> None:
+        self._begun = begun
+        self._counts = counts
+        self._name = name
+
+    def copy(self) -> "hashlib._Hash":
+        self._counts[self._name] += 1
+        return self._begun.copy()
+
+
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often what was hashed, in the parts that execution has."""
@@ -52,23 +65,15 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     def all_counted(domain: str, items: Iterable[bytes]) -> list[bytes]:
         return [counted(domain, data) for data in items]
 
-    class Midstate:
-        """Is copied once for each hash."""
-
-        def __init__(self, begun: "hashlib._Hash") -> None:
-            self._begun = begun
-
-        def copy(self) -> "hashlib._Hash":
-            counts["tree"] += 1
-            return self._begun.copy()
-
     for module in (ledger.entries, ledger.state, ledger.trie):
         monkeypatch.setattr(module, "digest", counted)
         if "digests" in vars(module):
             monkeypatch.setattr(module, "digests", all_counted)
     for name in ("_LEAF", "_NODE"):
         begun = vars(primitives.merkle)[name]
-        monkeypatch.setattr(primitives.merkle, name, Midstate(begun))
+        monkeypatch.setattr(primitives.merkle, name, Begun(begun, counts, "tree"))
+    branches = Begun(midstate("state-branch"), counts, "state-branch")
+    monkeypatch.setattr(ledger.trie, "midstate", lambda domain: branches)
     person_id.cache_clear()
     record_id.cache_clear()
     return counts
