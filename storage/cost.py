@@ -43,7 +43,7 @@ TRANSACTION_BYTES: Final = 300
 BATCH_TRANSACTIONS: Final = 100
 FILLING_TRANSACTIONS: Final = 10_000
 """In a block that only makes the ledger longer."""
-MEASURED_TRANSACTIONS: Final = 8_000
+MEASURED_TRANSACTIONS: Final = 24_000
 """About what one step holds that is written to the derived file."""
 LABELS: Final = Labels("imaging", "normal", "CN", "pacs", "checked")
 
@@ -149,8 +149,8 @@ async def measure(directory: Path, sizes: Sequence[int], block: int) -> list[Cos
     try:
         await _write(database, reader, [load.genesis(reader)])
         costs = []
-        blocks = max(1, MEASURED_TRANSACTIONS // block)
         for size in sizes:
+            blocks = max(1, min(MEASURED_TRANSACTIONS, size - load.count) // block)
             begin = size - blocks * block
             while load.count < begin:
                 some = min(FILLING_TRANSACTIONS, begin - load.count)

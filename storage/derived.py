@@ -36,17 +36,17 @@ BUSY_MS: Final = 5_000
 """How long to wait for another program's lock."""
 
 _PAIRS: Final = (
-    "INSERT INTO {table}"
+    "INSERT INTO {table} ({key}, {held})"
     " SELECT substr(?1, value >> 32, value >> 24 & 255),"
     " substr(?1, (value >> 32) + (value >> 24 & 255), value & 16777215)"
     " FROM json_each(?2) WHERE true"
-    " ON CONFLICT DO UPDATE SET {column} = excluded.{column}"
+    " ON CONFLICT ({key}) DO UPDATE SET {held} = excluded.{held}"
 )
 """A blob of keys and what they hold; of each pair where it begins (from 1), and both lengths."""
 KEY_BYTES_MAX: Final = 0xFF
 HELD_BYTES_MAX: Final = 0xFF_FFFF
-_VALUES: Final = _PAIRS.format(table="state_value", column="value")
-_NODES: Final = _PAIRS.format(table="state_node", column="node")
+_VALUES: Final = _PAIRS.format(table="state_value", key="key", held="value")
+_NODES: Final = _PAIRS.format(table="state_node", key="path", held="node")
 _POSITIONS: Final = (
     "INSERT INTO transaction_position SELECT substr(?1, key * 24 + 1, 16),"
     " value >> 32, value & 4294967295 FROM json_each(?2) WHERE true ON CONFLICT DO NOTHING"

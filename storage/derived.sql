@@ -11,10 +11,12 @@ CREATE TABLE meta (
     hash BLOB NOT NULL CHECK (typeof(hash) = 'blob')
 );
 
+-- In the order in which keys came, so that new ones share a page, and only their index is random.
 CREATE TABLE state_value (
-    key BLOB PRIMARY KEY CHECK (typeof(key) = 'blob'),
+    number INTEGER PRIMARY KEY,
+    key BLOB NOT NULL UNIQUE CHECK (typeof(key) = 'blob'),
     value BLOB NOT NULL CHECK (typeof(value) = 'blob')
-) WITHOUT ROWID;
+);
 
 CREATE TABLE state_node (
     path BLOB PRIMARY KEY CHECK (typeof(path) = 'blob'),

@@ -13,7 +13,7 @@ or as after, as any reader may; after it, never the old value: `written` covers 
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -28,7 +28,7 @@ from storage import schema
 from storage.cache import Cache
 from storage.derived import ID_BYTES
 from storage.errors import DamagedError, StorageError, derived_path, explain
-from storage.recent import BlockChanges, Recent
+from storage.recent import NOTHING, Recent, View
 from storage.seal import SealError, read_sealed
 
 VALUES_CACHED_MAX: Final = 65_536
@@ -47,8 +47,8 @@ class SqliteReader:
     def __init__(self, path: Path, recent: Recent | None = None, *, cached: bool = False) -> None:
         self._path = path
         self.recent = recent
-        self._held: tuple[BlockChanges, ...] | None = None
-        """In a snapshot: the blocks above the derived file's, ascending."""
+        self._held: View | None = None
+        """In a snapshot: what is in memory above the derived file, if anything."""
         self._held_height = -1
         """In a snapshot: the height of its state, -1 before genesis."""
         self._values = Cache(VALUES_CACHED_MAX if cached else 0)
@@ -108,13 +108,14 @@ class SqliteReader:
             raise RuntimeError("a cached reader, or one in a snapshot, cannot begin a snapshot")
         # In this order, a block that moves meanwhile is seen twice rather than not at all. The view
         # of each file begins with its first read.
-        blocks = () if self.recent is None else self.recent.blocks()
+        view = NOTHING if self.recent is None else self.recent.view()
         self._row("BEGIN")
         try:
             written = self.derived_height()
             self._row("SELECT 1 FROM main.meta")
-            self._held = tuple(block for block in blocks if block.height > written)
-            self._held_height = self._held[-1].height if self._held else written
+            # Where the file has come further meanwhile, it alone is the state.
+            self._held = view if view.height > written else NOTHING
+            self._held_height = max(view.height, written)
             yield self
         finally:
             self._held = None
@@ -155,26 +156,26 @@ class SqliteReader:
             self._nodes.put(path, found)
             return found
 
-    def _value(self, key: bytes) -> bytes | None:
-        if self._held is not None:
-            for block in reversed(self._held):
-                if key in block.values:
-                    return block.values[key]
-        elif self.recent is not None:
+    def _recent_values(self) -> Iterator[Mapping[bytes, bytes]]:
+        if self.recent is not None:
             for step in self.recent.steps():
-                if key in step.values:
-                    return step.values[key]
+                yield step.values
+
+    def _recent_nodes(self) -> Iterator[Mapping[bytes, bytes]]:
+        if self.recent is not None:
+            for step in self.recent.steps():
+                yield step.nodes
+
+    def _value(self, key: bytes) -> bytes | None:
+        for values in self._held.values if self._held is not None else self._recent_values():
+            if key in values:
+                return values[key]
         return self._blob("SELECT value FROM derived.state_value WHERE key = ?", key)
 
     def _node(self, path: bytes) -> bytes | None:
-        if self._held is not None:
-            for block in reversed(self._held):
-                if path in block.nodes:
-                    return block.nodes[path]
-        elif self.recent is not None:
-            for step in self.recent.steps():
-                if path in step.nodes:
-                    return step.nodes[path]
+        for nodes in self._held.nodes if self._held is not None else self._recent_nodes():
+            if path in nodes:
+                return nodes[path]
         return self._blob("SELECT node FROM derived.state_node WHERE path = ?", path)
 
     # ---- blocks ----------------------------------------------------------------------------------
@@ -266,8 +267,9 @@ class SqliteReader:
 
     def chain_heights(self, chain_id: bytes, above: int, limit: int) -> tuple[int, ...]:
         """Return up to `limit` heights above `above` with entries in this chain, ascending."""
-        blocks = self._held
-        if blocks is None:
+        if self._held is not None:
+            blocks = self._held.blocks
+        else:
             blocks = () if self.recent is None else self.recent.blocks()
         rows = self.rows(
             "SELECT height FROM derived.chain_height WHERE chain_id = ? AND height > ?"

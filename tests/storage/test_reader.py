@@ -286,7 +286,7 @@ async def test_a_cached_reader_answers_from_memory_and_never_with_what_was(tmp_p
             with sqlite3.connect(derived_path(path)) as other:
                 other.execute("UPDATE state_value SET value = x'ff'")
                 other.execute("UPDATE state_node SET node = x'ff'")
-                other.execute("INSERT INTO state_value VALUES (CAST('b' AS BLOB), x'ff')")
+                other.execute("INSERT INTO state_value VALUES (NULL, CAST('b' AS BLOB), x'ff')")
                 other.execute("INSERT INTO state_node VALUES (CAST('q' AS BLOB), x'ff')")
             other.close()
             assert (reader.value(b"a"), reader.node(b"p")) == (b"1", b"1")

@@ -45,7 +45,6 @@ COLUMNS = (
 ROW_KEYS = {
     "transaction_position": "id",
     "chain_height": "chain_id",
-    "state_value": "key",
     "state_node": "path",
 }
 """How to name a row of a table that has no row number."""
@@ -190,7 +189,7 @@ def test_a_lost_promise_is_found(copy: Path, sound: tuple[Path, Ledger]) -> None
     [
         "INSERT INTO transaction_position VALUES (randomblob(16), 1, 0)",
         "INSERT INTO chain_height VALUES (randomblob(16), 1)",
-        "INSERT INTO state_value VALUES (randomblob(32), x'00')",
+        "INSERT INTO state_value VALUES (NULL, randomblob(32), x'00')",
         "INSERT INTO state_node VALUES (randomblob(9), x'00')",
         "INSERT INTO batch_body VALUES (1000, x'00')",
         "INSERT INTO batch VALUES (1000, randomblob(32), 'alpha', 1, 1, 1)",
