@@ -1,11 +1,11 @@
-"""Three hundred seeds of every profile."""
+"""Two hundred seeds of every profile."""
 
 import pytest
 
 from simulations.campaign import Verdict, replay_command, run_seed
 from simulations.profiles import PROFILES
 
-SEEDS = 300
+SEEDS = 200
 CHUNK = 20
 """Seeds of one test, so that the processors share them evenly."""
 
