@@ -396,7 +396,9 @@ class Core:
         if self._sweep_at <= self._outbox.now:
             self._sweep_at = self._outbox.now + self._sweep_ms
             self._remove_dead()
-        if self._spreading.expire() or self._pend_due:
+        self._pend_due = self._spreading.expire() or self._pend_due
+        if self._pend_due and not self.sync.ready:
+            # What we proposed before the blocks that wait would be of the past.
             self._pend_due = False
             self._seat.pend()
         self._judging.ask()

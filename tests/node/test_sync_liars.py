@@ -12,6 +12,7 @@ from consensus.messages import Decision, Phase, vote_digest
 from ledger.transactions import CheckedTransaction
 from node.core import Core
 from node.events import MessageArrived
+from node.judging import Judging
 from node.wire import (
     BatchesFound,
     BlockFound,
@@ -155,3 +156,27 @@ def test_one_liar_does_not_make_a_node_that_is_up_to_date_look_behind() -> None:
         behind.append(bench.core.sync.target() > bench.core.chain.next_height)
     assert behind == [False] * 60, "the claim ends with the first answer, before anybody looks"
     assert bench.core.conduct.counts()[LIARS[0]]["head_false"] <= 5
+
+
+def test_a_voter_that_catches_up_builds_no_blocks_of_the_past(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net = Net(make_genesis(4), *LIARS)
+    head = 0
+    for number in range(8):
+        taken = net.submit(LIARS[0], number)
+        net.run(60_000, lambda t=taken: all(executed_on(net, id, t) for id in LIARS))  # type: ignore[misc]
+        head = max(net.heights())
+    built: list[int] = []
+    build = Judging.build
+
+    def note(judging: Judging, view: int) -> Block | None:
+        built.append(judging._chain.next_height)
+        return build(judging, view)
+
+    monkeypatch.setattr(Judging, "build", note)
+    bench = net.start(HONEST)
+    late = net.submit(HONEST, 100)
+    net.run(60_000, lambda: executed_on(net, HONEST, late))
+    assert bench.core.head.height > head
+    assert min(built) > head
