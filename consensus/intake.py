@@ -1,8 +1,13 @@
 """The gate through which peers' messages come: whose they are, and of which height.
 
-Whatever a peer sends, the answer is a value: let in, held for the next height, served, or dropped
-and counted by reason. Nothing here raises for a peer's fault, and what a peer can make grow has a
-bound: of each voter one message per phase is held, and one time of its last service.
+Whatever a peer sends, the answer is a value: let in, held for one of the next heights, served, or
+dropped and counted by reason. Nothing here raises for a peer's fault, and what a peer can make grow
+has a bound: of each voter one message per phase and height is held, and one time of its last
+service.
+
+Several heights are held because a quorum waits for nobody: a voter whose processor was busy for an
+instant may be some blocks behind, with all that was said since waiting for it. If it dropped that
+it would have to ask for those blocks, and while it does all others wait in vain for its turn.
 
 What a voter can make us calculate has a bound too, since an endless number of different messages
 can be signed for one height, in ever higher views: each voter has an allowance of signature checks.
@@ -23,6 +28,8 @@ from consensus.committee import Committee
 from consensus.events import MISDEEDS, Blame, Effect, Serve
 from consensus.messages import Phase, PrePrepare, Signed, phase_of, signing_digest
 
+HELD_HEIGHTS = 8
+"""Above ours, of which messages are held."""
 CHECKS_PER_SECOND = 64
 """Signature checks that time adds to a voter's allowance: 5 ms of calculation in each second. A
 correct voter needs them for new views alone, one in half a second at most."""
@@ -61,15 +68,15 @@ class Intake:
         self._resend_ms = resend_ms
         self._effects = effects
         self._height_since = now
-        self._held: dict[tuple[str, Phase], Signed] = {}
+        self._held: dict[tuple[int, str, Phase], Signed] = {}
         self._served_at: dict[str, int] = {}
         self._allowances: dict[str, _Allowance] = {}
         self.signatures = SignatureCache()
         self.counters: dict[str, int] = {}
         """Messages dropped so far, by reason."""
 
-    def start_height(self, committee: Committee, now: int) -> list[Signed]:
-        """Go on to a new height; return the messages held for the one after the last."""
+    def start_height(self, height: int, committee: Committee, now: int) -> list[Signed]:
+        """Go on to a new height; return the messages held for it."""
         self._committee = committee
         self._height_since = now
         self._served_at.clear()
@@ -80,8 +87,9 @@ class Intake:
         }
         for allowance in self._allowances.values():
             self._add(allowance, CHECKS_PER_HEIGHT * 1_000)
-        held, self._held = list(self._held.values()), {}
-        return held
+        held = self._held
+        self._held = {key: signed for key, signed in held.items() if key[0] > height}
+        return [signed for key, signed in held.items() if key[0] == height]
 
     def drop(self, signed: Signed, reason: str) -> None:
         """Count a message that is not used, and blame its signer if the reason is a misdeed."""
@@ -149,12 +157,12 @@ class Intake:
         self.signatures.remember(key, digest, signed.signature)
 
     def receive_elsewhere(self, signed: Signed, height: int, now: int) -> list[Serve]:
-        """Handle a message that is not of our height: serve a laggard, hold the next height's."""
+        """Handle a message that is not of our height: serve a laggard, hold the next heights'."""
         if not self.is_from_voter(signed):
             return []
         if signed.message.height < height:
             return self._serve(signed, now)
-        if signed.message.height == height + 1:
+        if signed.message.height <= height + HELD_HEIGHTS:
             self._hold(signed, now)
         else:
             self.drop(signed, "future_height")
@@ -179,8 +187,8 @@ class Intake:
 
     def _hold(self, signed: Signed, now: int) -> None:
         # Verified before it is held, against our own committee, lest a forger push out what the
-        # voter sent. If the next committee has another key for it, a resend makes up for the loss.
-        key = (signed.signer, phase_of(signed.message))
+        # voter sent. If a later committee has another key for it, a resend makes up for the loss.
+        key = (signed.message.height, signed.signer, phase_of(signed.message))
         kept = self._held.get(key)
         if kept is not None and signed.message.view <= kept.message.view:
             self.drop(signed, "duplicate")

@@ -253,10 +253,9 @@ class Replica:
         self._links.start_height(committee, now)
         self._state = self._start_height(head, committee, ())
         self._witnesses.append(self._state.witness)
-        for signed in self._intake.start_height(committee, now):
-            if signed.message.height == self._state.height:
-                self._receive(signed, now)
-                self._state.apply_rules(now)
+        for signed in self._intake.start_height(self._state.height, committee, now):
+            self._receive(signed, now)
+            self._state.apply_rules(now)
 
     def _speak_out(self) -> None:
         """Accuse whoever has contradicted itself, and pass on what others may contradict."""

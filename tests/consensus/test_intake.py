@@ -1,9 +1,11 @@
 """The gate: heights that are not ours, voters that are not ours, and bounds on all of it."""
 
+from itertools import pairwise
+
 import pytest
 
-from consensus.events import Blame, Effect, Received, Serve
-from consensus.intake import CHECKS_PER_HEIGHT, CHECKS_PER_SECOND
+from consensus.events import Blame, Effect, Fetch, Received, Serve
+from consensus.intake import CHECKS_PER_HEIGHT, CHECKS_PER_SECOND, HELD_HEIGHTS
 from consensus.messages import Commit, Message, Phase, Prepare, Signed, ViewChange, sign
 from tests.consensus.support import (
     Stage,
@@ -41,7 +43,7 @@ def at_height_2() -> Stage:
         (sign(b"x" * 32, "r1", key_of("r1"), proposal(ONE)), "bad_signature"),
         (Signed("r3", Prepare(1, 0, ONE.hash), by("r2", Prepare(1, 0, ONE.hash)).signature),
          "bad_signature"),
-        (by("r2", Prepare(3, 0, ONE.hash)), "future_height"),
+        (by("r2", Prepare(2 + HELD_HEIGHTS, 0, ONE.hash)), "future_height"),
         (by("r2", Prepare(2**62, 0, ONE.hash)), "future_height"),
         (by("r2", Prepare(0, 0, ONE.hash)), "old_height"),
         (by("r2", ViewChange(1, 0, None)), "old_view"),
@@ -119,6 +121,20 @@ def test_the_next_height_is_held_and_replayed() -> None:
     assert checks == 7, "each message once: replaying checks nothing again"
 
 
+def test_a_voter_that_was_busy_goes_on_with_what_it_heard_meanwhile() -> None:
+    stage = Stage("r0", COMMITTEE)
+    blocks = [ONE]
+    for _ in range(HELD_HEIGHTS):
+        blocks.append(make_block(blocks[-1].header, "r1"))
+    for block in blocks[1:]:
+        stage.hear_all(["r1", "r2", "r3"], Commit(block.header.height, 0, block.hash))
+    assert stage.replica.counters == {}
+    for done, (block, decided) in enumerate(pairwise(blocks)):
+        assert len(stage.replica._intake._held) == 3 * (HELD_HEIGHTS - done)
+        wanted = [effect for effect in stage.advance(block) if isinstance(effect, Fetch)]
+        assert {effect.block_hash for effect in wanted} == {decided.hash}, "a quorum decided it"
+
+
 def test_what_is_held_is_gone_if_the_height_is_jumped_over() -> None:
     stage = Stage("r0", COMMITTEE)
     stage.hear_all(["r1", "r2", "r3"], Commit(2, 0, TWO.hash))
@@ -157,7 +173,7 @@ def test_memory_for_other_heights_is_bounded() -> None:
         stage.now += 100
         for name in ("r1", "r2", "r3"):
             stage.hear((name, ViewChange(2, view, None)), (name, ViewChange(view + 2, 1, None)))
-    assert len(stage.replica._intake._held) == 3
+    assert len(stage.replica._intake._held) == 3 * HELD_HEIGHTS
     effects: list[Effect] = stage.advance(ONE)
     assert said(effects) == [ViewChange(2, 199, None)]
 
