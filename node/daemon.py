@@ -38,6 +38,9 @@ from storage.redo import Tell, redo
 log = structlog.get_logger()
 
 REDO_TOLD_MS = 2_000
+SWITCH_SECONDS = 0.001
+"""How long a thread may keep the interpreter when others want it. A check gives it up for each
+signature, and would wait for 5 ms, Python's default, to have it back while the loop executes."""
 EXIT_STOPPED = 0
 EXIT_START = 4
 EXIT_STORAGE = 5
@@ -61,6 +64,7 @@ class Past:
 def run(config: Config, genesis: Genesis, key: PrivateKey, past: Past) -> int:
     """Run the node until SIGTERM or Ctrl-C; its exit code. The caller has locked the home."""
     configure(config.log_level, config.log_format)
+    sys.setswitchinterval(SWITCH_SECONDS)
     return uvloop.run(_run(config, genesis, key, past))
 
 

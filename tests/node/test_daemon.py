@@ -3,13 +3,15 @@
 import asyncio
 import signal
 import sqlite3
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import structlog
+import uvloop
 
 from ledger.execution import restore_window
 from ledger.genesis import genesis_state
@@ -37,6 +39,21 @@ async def run(monkeypatch: pytest.MonkeyPatch, compose: Compose) -> tuple[int, l
     with structlog.testing.capture_logs() as logs:
         code = await daemon._run(CONFIG, GENESIS, KEY, daemon.Past())
     return code, logs
+
+
+def test_checks_have_the_interpreter_back_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def stop(main: Coroutine[None, None, int]) -> int:
+        main.close()
+        return daemon.EXIT_STOPPED
+
+    monkeypatch.setattr(daemon, "configure", lambda *_: None)
+    monkeypatch.setattr(sys, "setswitchinterval", asked.append)
+    monkeypatch.setattr(uvloop, "run", stop)
+    config = cast(Config, SimpleNamespace(log_level="info", log_format="json"))
+    assert daemon.run(config, GENESIS, KEY, daemon.Past()) == daemon.EXIT_STOPPED
+    assert asked == [daemon.SWITCH_SECONDS]
 
 
 @pytest.mark.parametrize(
