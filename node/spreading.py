@@ -33,8 +33,10 @@ class SpreadSettings:
     announced at once."""
 
 
-VOTER_DELAYS = 10
-"""A voter collects for so many times `batch_delay_ms` if it does not vote before."""
+ROUND_PARTS = 4
+"""A voter that does not vote before collects for one of so many parts of the last round."""
+VOTER_DELAYS_MAX = 10
+"""But no longer than so many times `batch_delay_ms`: the last round may have been an idle one."""
 BOOTS_COUNTED = 2**16
 """Starts after which the number of a start in a sequence repeats; a sequence below 2**63 leaves the
 clock above it room until the year 6400."""
@@ -62,6 +64,9 @@ class Spreading:
         self._boots = boots % BOOTS_COUNTED
         self._sequence = chain.replay.highest_sequence(id) or 0
         self._seal_at: int | None = None
+        self._moved_at = outbox.now
+        self._round_ms = 0
+        """How long the last height took, idle or not."""
         self._announce_at = outbox.now + settings.announce_ms
         self._head_at: int | None = None
         self._head_announced = outbox.now - settings.head_announce_ms
@@ -142,6 +147,7 @@ class Spreading:
         once, and announces it at most once per interval. What waited because too much of ours was
         undecided is sealed.
         """
+        self._round_ms, self._moved_at = self._outbox.now - self._moved_at, self._outbox.now
         for batch in listed:
             self.note(batch)
         if self._chain.head.proposer == self._id:
@@ -163,8 +169,7 @@ class Spreading:
 
     def _seal_when_due(self) -> bool:
         """Seal at once where nothing of ours is undecided: nobody gains by waiting. Else collect
-        for a while: the next block cannot be proposed yet, and each batch has its price. A voter
-        has a vote to send before long, as a rule, and waits longer for it.
+        for a while: the next block cannot be proposed yet, and each batch has its price.
         """
         sealed = False
         while self._mempool.waiting_count > 0 and self._mempool.may_seal(self._id):
@@ -180,8 +185,11 @@ class Spreading:
 
     @property
     def _patience_ms(self) -> int:
+        """A voter has a vote to send before long, and waits longer for it where rounds are long."""
         delay_ms = self._chain.genesis.batch_delay_ms
-        return delay_ms * VOTER_DELAYS if self._id in self._chain.committee.by_id else delay_ms
+        if self._id not in self._chain.committee.by_id:
+            return delay_ms
+        return min(max(delay_ms, self._round_ms // ROUND_PARTS), delay_ms * VOTER_DELAYS_MAX)
 
     def _seal(self) -> None:
         """Sign waiting transactions as one batch, keep it, and carry it to the voters.

@@ -13,7 +13,7 @@ from node.events import (
     Submitted,
 )
 from node.mempool import MempoolLimits
-from node.spreading import BOOTS_COUNTED, VOTER_DELAYS, SpreadSettings
+from node.spreading import BOOTS_COUNTED, SpreadSettings
 from node.wire import BatchBody, BatchesAnnounced, Head, HeadAnnounced
 from tests.node.support import Bench, Net, make_batch, make_genesis, make_transaction
 
@@ -105,12 +105,19 @@ def test_what_waits_at_a_voter_goes_with_its_next_vote() -> None:
     assert min(net.heights()) == 2
 
 
-def test_a_voter_that_hears_nobody_seals_after_a_while() -> None:
+@pytest.mark.parametrize(("round_ms", "waits_ms"), [(0, 5), (20, 5), (80, 20), (9_000, 50)])
+def test_a_voter_that_does_not_vote_collects_for_a_part_of_a_round(
+    round_ms: int, waits_ms: int
+) -> None:
     bench = make("recorder-1", batch_delay_ms=5)
+    spreading, outbox = bench.core._spreading, bench.core._outbox
+    outbox.open(bench.now + round_ms, bench.wall)
+    spreading.head_moved(())
+    bench.now += round_ms
     submit(bench, 0)
     submit(bench, 1)
     assert sealed(bench) == []
-    bench.expire(bench.now + 5 * VOTER_DELAYS - 1)
+    bench.expire(bench.now + waits_ms - 1)
     assert sealed(bench) == []
     bench.expire(bench.now + 1)
     assert len(sealed(bench)) == 1
