@@ -104,8 +104,8 @@ def execute_block(
 ) -> ExecutedBlock:
     """Execute `batches` on top of `parent`, whose state is `state`. Raises BlockError.
 
-    Who may propose at this height and view is for consensus to check. Where an operation's 25 to
-    70 us go, a third to a half of them into the state map: docs/performance.md.
+    Who may propose at this height and view is for consensus to check. Where an operation's 15 to
+    30 us go, a third to a half of them into the state map: docs/performance.md.
     """
     height = parent.height + 1
     if time_ms <= parent.time_ms:
