@@ -156,6 +156,10 @@ class SqliteHost(Host):
         if not self._replaced and self._counter_at_start and self.chance.random() < 0.3:
             self._note("counter set back")
             self.counter.write_bytes(self._counter_at_start)
+        if self._counter_at_start and self.chance.random() < 0.2:
+            self._note("derived file lost")
+            for file in self.store.path.parent.glob(f"{self.store.path.name}-derived*"):
+                file.unlink()
         self._replaced = False
         boots, promises, flagged = _known(self.store.path)
         forgot = flagged or boots < self._most[0] or promises < self._most[1]
@@ -215,10 +219,6 @@ class SqliteHost(Host):
         else:
             self._note("between two writes")
             image = store.image(self._next())
-        if chance.random() < 0.2:
-            self._note("derived file lost")
-            for file in image.path.parent.glob(f"{image.path.name}-derived*"):
-                file.unlink()
         return image
 
     def _torn(self, before: bytes, after: bytes) -> bytes:
