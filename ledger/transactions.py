@@ -28,6 +28,8 @@ from primitives.codec import (
 from primitives.hashing import digest
 from primitives.keys import PrivateKey, verify
 
+LAG_BLOCKS: Final = 8
+"""A voter may be so many blocks behind and go on without asking anybody (consensus/intake.py)."""
 NONCE_BYTES: Final = 16
 OPERATIONS_MAX: Final = 1_000
 """Operations in one transaction, whatever genesis allows."""
@@ -97,6 +99,13 @@ class Limits:
     block_batches_max: int = 256
     block_work_max: int = 20_000
     replay_window_blocks: int = 1_000
+
+    @property
+    def validity_blocks(self) -> int:
+        """How far above its maker's head a transaction or a batch had best end: so short of
+        `replay_window_blocks` that a node which is some blocks behind takes it as well.
+        """
+        return self.replay_window_blocks - min(LAG_BLOCKS, self.replay_window_blocks // 2)
 
 
 class CheckedTransaction(msgspec.Struct, frozen=True, gc=False):

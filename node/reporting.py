@@ -42,7 +42,7 @@ def report_of(
     limits = chain.genesis.limits
     body = TransactionBody(
         author=key.public,
-        valid_until_height=chain.head.height + limits.replay_window_blocks,
+        valid_until_height=chain.head.height + limits.validity_blocks,
         valid_until_ms=wall + REPORT_VALID_MS,
         nonce=_nonce(evidence, chain.head.height),
         operations=(ReportMisbehaviour(evidence),),

@@ -211,7 +211,7 @@ class Spreading:
             self._key,
             self._id,
             self._sequence,
-            self._chain.head.height + self._chain.genesis.limits.replay_window_blocks,
+            self._chain.head.height + self._chain.genesis.limits.validity_blocks,
             transactions,
         )
         height = self._chain.next_height

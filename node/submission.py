@@ -189,7 +189,7 @@ def _check_ledger(where: Site, chain_id: str) -> None:
 def _sign(
     genesis: Genesis, key: PrivateKey, operations: Sequence[Operation], head: Mapping[str, Any]
 ) -> Iterator[Signed]:
-    valid_until_height = head["height"] + genesis.limits.replay_window_blocks
+    valid_until_height = head["height"] + genesis.limits.validity_blocks
     valid_until_ms = max(head["time_ms"], time.time_ns() // 1_000_000) + VALIDITY_MS
     for group in partition(operations, genesis.limits):
         nonce = secrets.token_bytes(NONCE_BYTES)

@@ -3,7 +3,7 @@ stepped by hand, and several of them wired together in virtual time.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ledger.execution import restore_window
@@ -368,6 +368,10 @@ class Net:
                 self.step(parcel.to, GossipArrived(parcel.sender, gossip))
             elif not lost:
                 self._arrive(parcel, decode_message(parcel.content))
+
+    def resume(self, parcels: Iterable[Parcel]) -> None:
+        """What seemed lost was only late, and is under way again, in this order."""
+        self._under_way.extend(parcels)
 
     def heights(self) -> list[int]:
         """The heads of all nodes, in the order of their start."""

@@ -264,6 +264,28 @@ def test_a_voter_that_was_cut_off_catches_up_and_votes_again() -> None:
     assert executed(net, last)
 
 
+def test_a_voter_that_was_busy_for_three_blocks_needs_nobody_to_catch_up() -> None:
+    net = Net(make_genesis(4))
+    busy, late = "recorder-1", list[Parcel]()
+
+    def holds(parcel: Parcel) -> bool:
+        if parcel.to == busy:
+            late.append(parcel)
+        return parcel.to == busy
+
+    net.lose = holds
+    for height in (1, 2, 3):
+        net.submit("recorder-2", height)
+        net.deliver()
+        assert net.heights() == [0, height, height, height]
+    net.lose = lambda _: False
+    # All that one member said comes before what the next one said.
+    net.resume(sorted(late, key=lambda parcel: parcel.sender))
+    net.deliver()
+    assert net.heights() == [3, 3, 3, 3]
+    assert not net.benches[busy].core.counters["batch_ahead"]
+
+
 def test_an_observer_follows_without_gossip() -> None:
     net = Net(make_genesis(4, observers=1))
     net.lose = lambda parcel: parcel.gossip

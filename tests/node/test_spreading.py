@@ -2,8 +2,9 @@
 
 import pytest
 
+from consensus.intake import HELD_HEIGHTS
 from ledger.store import Write, WriteBatch, WritePromise
-from ledger.transactions import CheckedBatch
+from ledger.transactions import LAG_BLOCKS, CheckedBatch
 from node.core import CoreSettings
 from node.events import (
     BatchArrived,
@@ -84,7 +85,9 @@ def test_transactions_wait_for_others_then_are_sealed_written_and_carried() -> N
     assert all(message is messages[0] for message in messages)
     kinds = [type(effect) for effect in bench.effects]
     assert kinds.index(WriteBatch) < kinds.index(SendMessage)
-    assert batch.valid_until_height == bench.genesis.limits.replay_window_blocks
+    window = bench.genesis.limits.replay_window_blocks
+    assert HELD_HEIGHTS == LAG_BLOCKS
+    assert batch.valid_until_height == window - HELD_HEIGHTS, "who is behind takes it as well"
 
 
 def test_what_waits_at_a_voter_goes_with_its_next_vote() -> None:
