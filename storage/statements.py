@@ -33,8 +33,9 @@ _BATCH: Final = (
 )
 _BATCH_BODY: Final = (
     "INSERT INTO batch_body (number, raw) SELECT number, ?2 FROM batch WHERE id = ?1"
-    " ON CONFLICT (number) DO NOTHING"
+    " ON CONFLICT (number) DO UPDATE SET raw = excluded.raw WHERE raw <> excluded.raw"
 )
+"""The id does not cover the signature: the author may have signed again, by a new key."""
 _PROMISE: Final = "INSERT INTO promise (height, signed, prepared, block_hash) VALUES (?, ?, ?, ?)"
 _PROPOSAL: Final = (
     "INSERT INTO proposal (hash, height, block) VALUES (?, ?, ?) ON CONFLICT (hash) DO NOTHING"

@@ -16,11 +16,11 @@ import storage.database
 import storage.schema
 from ledger.genesis import Genesis
 from ledger.store import Write, WriteBatch
-from ledger.transactions import CheckedBatch
+from ledger.transactions import CheckedBatch, seal_batch
 from storage.database import Database, StorageError
 from storage.reader import SqliteReader
 from storage.schema import SCRIPTS
-from tests.storage.support import Ledger, Model, make_genesis
+from tests.storage.support import KEYS, Ledger, Model, make_genesis
 from tests.storage.test_reader import check_equal, opened, reading
 
 
@@ -59,6 +59,26 @@ async def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
     names = {file + end for file in ("db", "db-derived") for end in ("", "-wal", "-shm")}
     assert modes == dict.fromkeys(names, 0o600)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["db", "db-derived"]
+
+
+async def test_a_batch_that_its_author_signed_again_replaces_the_old_one(tmp_path: Path) -> None:
+    """By a new key: block and id are the same, and nobody would take the old signature."""
+    ledger = Ledger()
+    old = ledger.batch()
+    again = seal_batch(
+        ledger.chain_id,
+        KEYS["beta"],
+        old.author,
+        old.sequence,
+        old.valid_until_height,
+        old.transactions,
+    )
+    assert again.id == old.id
+    async with opened(tmp_path / "db", ledger.chain_id) as database:
+        await database.write([WriteBatch(old)])
+        await database.write([WriteBatch(again), WriteBatch(again)])
+        with reading(tmp_path / "db") as reader:
+            assert reader.pending_batches() == (again.raw,)
 
 
 async def test_every_commit_waits_for_the_disk(
