@@ -32,7 +32,7 @@ from node.wire import CONSENSUS_BYTES_MAX
 from primitives.keys import PrivateKey
 from storage.checked import CheckedReader
 from storage.database import Database
-from storage.errors import DamagedError, MismatchError, StorageError
+from storage.errors import DamagedError, MismatchError, StorageError, derived_path
 from storage.redo import Tell, redo
 
 log = structlog.get_logger()
@@ -84,7 +84,8 @@ async def _run(config: Config, genesis: Genesis, key: PrivateKey, past: Past) ->
         return _failed("storage_failed", error, EXIT_STORAGE)
     except StateError as error:
         what = str(error).removesuffix(".")
-        damage = DamagedError(config.home.database, what[:1].lower() + what[1:])
+        state = derived_path(config.home.database)
+        damage = DamagedError(state, what[:1].lower() + what[1:])
         return _failed("storage_failed", damage, EXIT_STORAGE)
     except Stopped:
         log.info("stopped")

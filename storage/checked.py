@@ -28,7 +28,7 @@ from ledger.transactions import Envelope, batch_id
 from ledger.trie import ProofError, check_value, prove_value
 from primitives.block import Block, BlockHeader
 from primitives.merkle import sized_root
-from storage.errors import DamagedError
+from storage.errors import DamagedError, derived_path
 from storage.reader import SqliteReader
 
 
@@ -110,7 +110,7 @@ class CheckedReader(SqliteReader):
             check_value(prove_value(self, key), key, found, header.state_root)
         except (ProofError, StateError) as error:
             what = f"the state holds something else under {key.hex()} than its root says"
-            raise self._damaged(what) from error
+            raise DamagedError(derived_path(self._path), what) from error
         return found
 
     # ---- what must follow from what --------------------------------------------------------------

@@ -166,8 +166,9 @@ class Database:
     async def write(self, writes: Sequence[Write]) -> None:
         """Perform `writes` in order, durably, in one transaction: all of them or none.
 
-        If the caller is cancelled they are performed nevertheless. Raises StorageError, after which
-        nothing more can be written (see the module).
+        If the caller is cancelled they are performed nevertheless, or never, if they were still to
+        wait for a step. Raises StorageError, after which nothing more can be written (see the
+        module).
         """
         if not writes:
             return
@@ -209,8 +210,14 @@ class Database:
 
     def _begin_step(self) -> None:
         """Write the closed step, if there is one that nobody writes."""
-        if self.recent.closed is not None and (self._step is None or self._step.done()):
-            self._step = asyncio.create_task(self._write_step(self.recent.closed))
+        if self.recent.closed is None:
+            return
+        if self._step is not None:
+            if not self._step.done():
+                return
+            # What nobody foresaw is raised here rather than tried again for ever.
+            self._step.result()
+        self._step = asyncio.create_task(self._write_step(self.recent.closed))
 
     async def _write_step(self, step: Step) -> None:
         if self._failure is not None:
@@ -230,8 +237,15 @@ class Database:
         await self.checkpointed()
         try:
             await self.flush()
-            await asyncio.to_thread(self._derived.close)
-            await self._connection.close()
+        finally:
+            await self._close_files()
+
+    async def _close_files(self) -> None:
+        try:
+            try:
+                await asyncio.to_thread(self._derived.close)
+            finally:
+                await self._connection.close()
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
         finally:
@@ -240,13 +254,26 @@ class Database:
                 self._counter = None
 
     async def flush(self) -> None:
-        """Write all that follows from blocks, so that a start has nothing to execute again."""
+        """Write all that follows from blocks, so that a start has nothing to execute again.
+
+        After a failure it writes nothing. Raises StorageError for one that comes to light here.
+        """
+        before = self._failure
         for _ in range(2):
             await self.stepped()
-            if self._failure is None and self.recent.closed is None and self.recent.blocks():
-                self.recent.close_step()
+            if self._failure is None:
+                # Behind a write whose caller was cancelled: it may still be taking a block in.
+                await self._run(self._close_step)
             self._begin_step()
         await self.stepped()
+        if self._step is not None:
+            self._step.result()
+        if self._failure is not None and self._failure is not before:
+            raise self._failure
+
+    def _close_step(self) -> None:
+        if self.recent.closed is None and self.recent.blocks():
+            self.recent.close_step()
 
     async def checkpointed(self) -> None:
         """Wait for the checkpoint that may have been queued behind the last write."""

@@ -28,7 +28,7 @@ from storage import schema
 from storage.cache import Cache
 from storage.derived import ID_BYTES
 from storage.errors import DamagedError, StorageError, derived_path, explain
-from storage.recent import NOTHING, Recent, View
+from storage.recent import NOTHING, Position, Recent, View
 from storage.seal import SealError, read_sealed
 
 VALUES_CACHED_MAX: Final = 65_536
@@ -78,6 +78,11 @@ class SqliteReader:
                 "Start the node once: it brings the file up to date."
             )
         beside = derived_path(self._path)
+        if not beside.exists():
+            raise StorageError(
+                f"The file {beside} is missing. Start the node once: it makes the file from the "
+                "ledger."
+            )
         try:
             name = f"{beside.absolute().as_uri()}?mode=ro"
             self._connection.execute("ATTACH ? AS derived", (name,))
@@ -166,6 +171,11 @@ class SqliteReader:
             for step in self.recent.steps():
                 yield step.nodes
 
+    def _recent_positions(self) -> Iterator[Mapping[bytes, Position]]:
+        if self.recent is not None:
+            for step in self.recent.steps():
+                yield step.positions
+
     def _value(self, key: bytes) -> bytes | None:
         for values in self._held.values if self._held is not None else self._recent_values():
             if key in values:
@@ -251,11 +261,12 @@ class SqliteReader:
 
     def transaction_position(self, transaction_id: bytes) -> tuple[int, int] | None:
         """Return (height, index in the block) of the execution of a transaction."""
-        if self.recent is not None:
-            for step in self.recent.steps():
-                recent = step.positions.get(transaction_id)
-                if recent is not None:
-                    return recent if self._shows(recent[0]) else None
+        # In a snapshot, what the file has received meanwhile is in neither the file nor `recent`.
+        held = self._held
+        for positions in held.positions if held is not None else self._recent_positions():
+            recent = positions.get(transaction_id)
+            if recent is not None:
+                return recent if self._shows(recent[0]) else None
         row: tuple[int, int] | None = self._row(
             "SELECT height, position FROM derived.transaction_position WHERE id = ?",
             transaction_id[:ID_BYTES],

@@ -53,12 +53,13 @@ class View:
     height: int
     values: Sequence[Mapping[bytes, bytes]]
     nodes: Sequence[Mapping[bytes, bytes]]
-    """By step, the newer first."""
+    positions: Sequence[Mapping[bytes, Position]]
+    """All by step, the newer first. Positions of later blocks may join those that were there."""
     blocks: Sequence[BlockChains]
     """Ascending."""
 
 
-NOTHING: Final = View(-1, (), (), ())
+NOTHING: Final = View(-1, (), (), (), ())
 """Of a reader that sees the files alone."""
 
 
@@ -161,4 +162,5 @@ class Recent:
             for step in steps:
                 step.shared = True
             values, nodes = [step.values for step in steps], [step.nodes for step in steps]
-            return View(self._height, values, nodes, self.blocks())
+            positions = [step.positions for step in steps]
+            return View(self._height, values, nodes, positions, self.blocks())

@@ -8,6 +8,7 @@ this execution is the same.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 from ledger.execution import BlockError, check_block, payload_batches, restore_window
 from ledger.genesis import Genesis, genesis_state
@@ -29,8 +30,7 @@ async def redo(
     """Bring the state up to the ledger's head; return the replay window there.
 
     `reader` is the one that will execute what comes next. A store without genesis gets it. Some
-    70 us a transaction and a millisecond a block. Raises StorageError, StateError and what `tell`
-    raises.
+    70 us a transaction and a millisecond a block. Raises StorageError and what `tell` raises.
     """
     head = reader.head_height()
     if head is None:
@@ -39,13 +39,22 @@ async def redo(
         reader.written([first])
         return restore_window(reader, genesis, 0)
     known = database.derived_height
-    window = restore_window(reader, genesis, max(known, 0))
+    try:
+        window = restore_window(reader, genesis, max(known, 0))
+    except StateError as error:
+        raise DamagedError(database.path, _clause(error)) from error
+    # A state that was made from nothing but the blocks is not what is wrong.
+    suspect = database.path if known < 0 else derived_path(database.path)
     for height in range(known + 1, head + 1):
-        write = (
-            _executed(database, reader, genesis, window, height)
-            if height > 0
-            else WriteGenesis(*genesis_state(genesis))
-        )
+        write: WriteBlock | WriteGenesis
+        try:
+            write = (
+                _executed(database.path, reader, genesis, window, height)
+                if height > 0
+                else WriteGenesis(*genesis_state(genesis))
+            )
+        except (BatchError, BlockError, StateError) as error:
+            raise DamagedError(suspect, _clause(error), height) from error
         await database.derive(write)
         reader.written([write])
         tell(height, head)
@@ -53,24 +62,23 @@ async def redo(
 
 
 def _executed(
-    database: Database, reader: SqliteReader, genesis: Genesis, window: ReplayWindow, height: int
+    path: Path, reader: SqliteReader, genesis: Genesis, window: ReplayWindow, height: int
 ) -> WriteBlock:
     parent, decision = reader.header(height - 1), reader.decision(height)
     if parent is None or decision is None:
-        raise StateError(f"The store has lost block {height}, or the one before it.")
+        raise DamagedError(path, "the block is missing, or the one before it", height)
     keys = {member.id: member.key for member in members(reader)}
     batches = []
-    try:
-        for id in payload_batches(decision.block.payload):
-            raw = reader.batch(id)
-            if raw is None:
-                raise StateError(f"The store has lost batch {id.hex()} of block {height}.")
-            batches.append(read_decided_batch(raw, genesis.chain_id, genesis.limits, keys))
-        executed = check_block(decision.block, parent, batches, reader, window, genesis)
-    except (BatchError, BlockError) as error:
-        # The blocks are checked when they are read, so it is the state that they were executed on.
-        raise DamagedError(
-            derived_path(database.path), str(error).removesuffix("."), height
-        ) from error
+    for id in payload_batches(decision.block.payload):
+        raw = reader.batch(id)
+        if raw is None:
+            raise DamagedError(path, f"the batch {id.hex()} is missing", height)
+        batches.append(read_decided_batch(raw, genesis.chain_id, genesis.limits, keys))
+    executed = check_block(decision.block, parent, batches, reader, window, genesis)
     window.add(height, executed.ran, executed.sequences)
     return executed.write(decision)
+
+
+def _clause(error: Exception) -> str:
+    text = str(error).removesuffix(".")
+    return text[:1].lower() + text[1:]

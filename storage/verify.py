@@ -179,9 +179,10 @@ class _Verification:
     # ---- the file --------------------------------------------------------------------------------
 
     def _check_tree(self) -> None:
-        for (message,) in self._rows("PRAGMA integrity_check"):
-            if message != "ok":
-                raise _Fault(f"SQLite finds: {message}")
+        for schema, path in (("main", self._path), ("derived", derived_path(self._path))):
+            for (message,) in self._rows(f"PRAGMA {schema}.integrity_check"):
+                if message != "ok":
+                    raise DamagedError(path, f"SQLite finds: {message}")
 
     # ---- blocks ----------------------------------------------------------------------------------
 
@@ -252,12 +253,16 @@ class _Verification:
             block = self._ahead.popleft()
             for id, index in block.executed:
                 if self._reader.transaction_position(id) != (block.height, index):
-                    raise _Fault(f"the index has lost transaction {id.hex()}")
+                    raise self._derived_damage(f"the index has lost transaction {id.hex()}")
             for chain in block.chains:
                 if self._reader.chain_heights(chain, block.height - 1, 1) != (block.height,):
-                    raise _Fault(f"the index has lost an entry of the chain {chain.hex()}")
+                    what = f"the index has lost an entry of the chain {chain.hex()}"
+                    raise self._derived_damage(what)
             self._counts["transaction_position"] += len(block.executed)
             self._counts["chain_height"] += len(block.chains)
+
+    def _derived_damage(self, what: str) -> DamagedError:
+        return DamagedError(derived_path(self._path), what)
 
     # ---- batches ---------------------------------------------------------------------------------
 
@@ -339,7 +344,7 @@ class _Verification:
         try:
             self._check_derived_tables()
         except _Fault as error:
-            raise DamagedError(derived_path(self._path), str(error)) from error
+            raise self._derived_damage(str(error)) from error
 
     def _check_derived_tables(self) -> None:
         height = self._reader.derived_height()
@@ -355,7 +360,7 @@ class _Verification:
         if height < 0:
             self._state = _Memory()
         for table in ("transaction_position", "chain_height"):
-            self._check_count(table, self._counts[table])
+            self._check_count(f"derived.{table}", self._counts[table])
         self._check_state("state_value", "key", "value", self._state.values)
         self._check_state("state_node", "path", "node", self._state.nodes)
 
@@ -363,7 +368,7 @@ class _Verification:
         self, table: str, key: str, value: str, expected: Mapping[bytes, bytes]
     ) -> None:
         count = 0
-        for found, held in self._reader.each(f"SELECT {key}, {value} FROM {table}"):  # noqa: S608
+        for found, held in self._reader.each(f"SELECT {key}, {value} FROM derived.{table}"):  # noqa: S608
             if expected.get(found) != held:
                 raise _Fault(f"the {table} {_hex(found)} is not what the blocks lead to")
             count += 1

@@ -92,12 +92,12 @@ async def test_a_state_that_contradicts_itself_is_a_damaged_database(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def compose(*_: object) -> None:
-        raise StateError("The store has lost block 3.")
+        raise StateError("The state has lost proposal 3.")
 
     ended, logs = await run(monkeypatch, compose)
     assert ended == daemon.EXIT_STORAGE
     assert logs[-1]["event"] == "storage_failed"
-    words = "The database /h/data/ledger.db is damaged: the store has lost block 3. Stop the node"
+    words = "The database /h/data/ledger.db-derived is damaged: the state has lost proposal 3. Stop"
     assert logs[-1]["reason"].startswith(words)
 
 

@@ -23,7 +23,7 @@ from node.core import Core
 from node.home import Home
 from storage.checked import CheckedReader
 from storage.database import Database
-from storage.errors import DamagedError, StorageError
+from storage.errors import DamagedError, StorageError, derived_path
 from storage.repair import set_aside
 from tests.storage.support import KEYS, Ledger
 
@@ -63,8 +63,8 @@ async def opened(
     except StorageError as error:
         return str(error)
     except StateError as error:
-        # The daemon says so of the database, see daemon._run.
-        return str(DamagedError(home.database, str(error)))
+        # The daemon says so of the state, see daemon._run.
+        return str(DamagedError(derived_path(home.database), str(error)))
     raise AssertionError("neither started nor refused")
 
 

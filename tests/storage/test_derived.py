@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 import storage.recent
-from ledger.state import StateError
 from ledger.store import StateChanges, WriteBlock, WriteGenesis
+from storage.checked import CheckedReader
 from storage.database import Database
 from storage.derived import HELD_BYTES_MAX, DerivedFile
 from storage.errors import DamagedError, MismatchError, StorageError, derived_path
+from storage.reader import SqliteReader
 from storage.recent import Recent, Step
 from storage.redo import redo
 from storage.verify import verify_chain
@@ -114,6 +115,17 @@ async def test_a_snapshot_holds_still_while_steps_are_written(
             check_equal(other, ledger.model)
 
 
+async def test_a_snapshot_shows_what_was_in_memory_when_it_began(tmp_path: Path) -> None:
+    """Its view of the file does not have it, and memory has it no more."""
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await fill(database, ledger, 2)
+        with reading(path) as reader, reader.snapshot():
+            await database.flush()
+            assert database.recent.blocks() == ()
+            check_equal(reader, ledger.model)
+
+
 async def test_no_more_than_two_steps_are_in_memory(
     tmp_path: Path, short_steps: None, held: threading.Event
 ) -> None:
@@ -149,7 +161,8 @@ async def test_a_row_that_is_too_long_stops_the_node(tmp_path: Path) -> None:
     changes = StateChanges({b"k": bytes(HELD_BYTES_MAX + 1)}, {}, b"")
     async with opened(tmp_path / "db") as database:
         await database.write([random.write("block", changes, 0)])
-        await database.flush()
+        with pytest.raises(StorageError, match="too long to store"):
+            await database.flush()
         with pytest.raises(StorageError, match="too long to store"):
             await database.write([random.write("block", StateChanges({}, {}, b""), 0)])
 
@@ -186,6 +199,18 @@ def test_work_of_a_step_is_a_statement_for_thousands_of_rows(
 
 
 # ---- starts --------------------------------------------------------------------------------------
+
+
+async def test_a_false_value_is_put_down_to_the_file_that_holds_it(tmp_path: Path) -> None:
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await fill(database, ledger, 2)
+    key = next(iter(ledger.model.values))
+    with closing(sqlite3.connect(derived_path(path), isolation_level=None)) as connection:
+        connection.execute("UPDATE state_value SET value = x'00' WHERE key = ?", (key,))
+    says = pytest.raises(DamagedError, match=r"db-derived is damaged.*delete this file")
+    with closing(CheckedReader(path)) as reader, says:
+        reader.value(key)
 
 
 async def test_a_killed_node_executes_again_what_its_state_lacks(
@@ -281,12 +306,110 @@ async def test_blocks_that_are_lost_are_not_executed(tmp_path: Path, table: str)
     derived_path(path).unlink()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(f"DELETE FROM {table} WHERE height = 1")
-    with pytest.raises(StateError, match="has lost"):
+    with pytest.raises(DamagedError, match=r"db is damaged at height 1: the \w+ .*missing"):
         async with opened(path, ledger.chain_id, ledger.genesis):
             pass
 
 
+async def test_what_is_wrong_in_the_ledger_is_not_put_down_to_a_state_made_from_it(
+    tmp_path: Path,
+) -> None:
+    """First the state is suspected, as it is cheap to make anew; then the ledger."""
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await fill(database, ledger, 1)
+        await database.flush()
+        await fill(database, ledger, 1)
+        left = await copy_as_killed(path, tmp_path / "left")
+    with closing(sqlite3.connect(left, isolation_level=None)) as connection:
+        # A batch ends with its signature, which no hash covers.
+        cut = "CAST(substr(raw, 1, length(raw) - 8) || zeroblob(8) AS BLOB)"
+        connection.execute(f"UPDATE batch_body SET raw = {cut} WHERE number = 2")
+    for file in (derived_path(left), left):
+        with pytest.raises(DamagedError) as caught:
+            async with opened(left, ledger.chain_id, ledger.genesis):
+                pass
+        assert caught.value.path == file
+        derived_path(left).unlink()
+
+
+async def test_a_lost_block_of_the_window_is_damage_of_the_ledger(tmp_path: Path) -> None:
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await fill(database, ledger, 2)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM block WHERE height = 1")
+    with pytest.raises(DamagedError, match=r"db is damaged: the store has lost block 1"):
+        async with opened(path, ledger.chain_id, ledger.genesis):
+            pass
+
+
+def test_a_reader_says_what_makes_a_missing_file(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    asyncio.run(_make(path))
+    derived_path(path).unlink()
+    with pytest.raises(StorageError, match=r"db-derived is missing. Start the node once"):
+        SqliteReader(path)
+
+
+async def _make(path: Path) -> None:
+    async with opened(path):
+        pass
+
+
 # ---- what goes wrong with the file ---------------------------------------------------------------
+
+
+async def test_a_close_waits_for_a_write_whose_caller_was_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer's thread may be in the middle of taking its block in."""
+    path, ledger = tmp_path / "db", Ledger()
+    taking, go, original = threading.Event(), threading.Event(), Step.take
+
+    def take(self: Step, write: WriteBlock | WriteGenesis) -> None:
+        taking.set()
+        go.wait()
+        original(self, write)
+
+    database = await Database.open(path, ledger.chain_id)
+    await fill(database, ledger, 1)
+    monkeypatch.setattr(Step, "take", take)
+    writing = asyncio.create_task(database.write([ledger.decide([ledger.batch()])]))
+    await asyncio.to_thread(taking.wait)
+    writing.cancel()
+    closing_down = asyncio.create_task(database.close())
+    await asyncio.wait([closing_down], timeout=0.1)
+    go.set()
+    await closing_down
+    async with opened(path, ledger.chain_id) as database:
+        assert database.derived_height == 2
+    assert list(verify_chain(path, ledger.genesis))[-1].complete
+
+
+async def test_what_nobody_foresaw_is_not_lost(
+    tmp_path: Path, short_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(self: DerivedFile, step: Step) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(DerivedFile, "write", write)
+    path, ledger = tmp_path / "db", Ledger()
+    database = await Database.open(path, ledger.chain_id)
+    await fill(database, ledger, 1)
+    with pytest.raises(MemoryError, match="no room"):
+        await database.write([ledger.decide([ledger.batch()])])
+    with pytest.raises(MemoryError, match="no room"):
+        await database.close()
+
+
+async def test_a_step_that_fails_at_the_end_is_told(tmp_path: Path) -> None:
+    path, ledger = tmp_path / "db", Ledger()
+    database = await Database.open(path, ledger.chain_id)
+    await database.write([ledger.begin()])
+    damage(path, "DROP TABLE state_node")
+    with pytest.raises(StorageError, match="-derived cannot be used"):
+        await database.close()
 
 
 async def test_a_step_that_fails_stops_the_next_write(

@@ -174,6 +174,44 @@ def test_a_lost_row_is_found(copy: Path, sound: tuple[Path, Ledger], table: str)
             run(copy, sound[1])
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM transaction_position",
+        "DELETE FROM chain_height",
+        "DELETE FROM state_value",
+        "UPDATE state_node SET node = 1",
+        "INSERT INTO chain_height VALUES (randomblob(16), 1)",
+        "UPDATE derived.meta SET height = 1",
+        "DROP TABLE state_value",
+    ],
+)
+def test_what_can_be_made_anew_is_not_put_down_to_the_ledger(
+    copy: Path, sound: tuple[Path, Ledger], sql: str
+) -> None:
+    with both(copy) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute(sql)
+    with pytest.raises(StorageError) as caught:
+        run(copy, sound[1])
+    assert str(derived_path(copy)) in str(caught.value)
+
+
+def test_a_tree_that_cannot_be_followed_is_put_down_to_its_own_file(
+    copy: Path, sound: tuple[Path, Ledger]
+) -> None:
+    whole = contents(copy)
+    for file in whole:
+        put_back(whole)
+        spoilt = bytearray(whole[file])
+        for page in range(4096, len(spoilt), 4096):
+            spoilt[page : page + 8] = bytes(8)
+        file.write_bytes(spoilt)
+        with pytest.raises(DamagedError) as caught:
+            run(copy, sound[1])
+        assert caught.value.path == file
+
+
 def test_a_lost_promise_is_found(copy: Path, sound: tuple[Path, Ledger]) -> None:
     whole = contents(copy)
     for number in (0, 1, 2, 3):
