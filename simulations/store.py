@@ -72,8 +72,9 @@ class MemoryStore:
 
     def _keep_batch(self, batch: CheckedBatch) -> None:
         if batch.id not in self._batches:
-            self._batches[batch.id] = batch.raw
             self._undecided[batch.id] = batch.valid_until_height
+        if batch.id in self._undecided:
+            self._batches[batch.id] = batch.raw
 
     def _write_block(self, write: WriteBlock) -> None:
         header = write.decision.block.header

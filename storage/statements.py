@@ -32,10 +32,13 @@ _BATCH: Final = (
     " WHERE height IS NULL AND excluded.height IS NOT NULL"
 )
 _BATCH_BODY: Final = (
-    "INSERT INTO batch_body (number, raw) SELECT number, ?2 FROM batch WHERE id = ?1"
+    "INSERT INTO batch_body (number, raw) SELECT number, ?2 FROM batch"
+    " WHERE id = ?1 AND (height IS NULL OR height = ?3)"
     " ON CONFLICT (number) DO UPDATE SET raw = excluded.raw WHERE raw <> excluded.raw"
 )
-"""The id does not cover the signature: the author may have signed again, by a new key."""
+"""The id does not cover the signature: the author may have signed again, by a new key. Once a block
+lists the batch, it stays as it is.
+"""
 _PROMISE: Final = "INSERT INTO promise (height, signed, prepared, block_hash) VALUES (?, ?, ?, ?)"
 _PROPOSAL: Final = (
     "INSERT INTO proposal (hash, height, block) VALUES (?, ?, ?) ON CONFLICT (hash) DO NOTHING"
@@ -99,7 +102,7 @@ def _batches(batches: Sequence[CheckedBatch], height: int | None) -> Iterator[St
             for batch in batches
         ],
     )
-    yield _BATCH_BODY, [(batch.id, batch.raw) for batch in batches]
+    yield _BATCH_BODY, [(batch.id, batch.raw, height) for batch in batches]
 
 
 def _promise(write: WritePromise) -> Iterator[Statement]:

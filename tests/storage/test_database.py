@@ -17,6 +17,7 @@ import storage.schema
 from ledger.genesis import Genesis
 from ledger.store import Write, WriteBatch
 from ledger.transactions import CheckedBatch, seal_batch
+from simulations.store import MemoryStore
 from storage.database import Database, StorageError
 from storage.reader import SqliteReader
 from storage.schema import SCRIPTS
@@ -62,23 +63,37 @@ async def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
 
 
 async def test_a_batch_that_its_author_signed_again_replaces_the_old_one(tmp_path: Path) -> None:
-    """By a new key: block and id are the same, and nobody would take the old signature."""
-    ledger = Ledger()
-    old = ledger.batch()
-    again = seal_batch(
+    """By a new key: its id is the same, and nobody would take the old signature. Once a block lists
+    it, it stays.
+    """
+    ledger, memory, path = Ledger(), MemoryStore(), tmp_path / "db"
+    batch = ledger.batch()
+    old, later = (_signed_again(ledger, batch, by) for by in ("beta", "gamma"))
+    assert old.id == batch.id == later.id
+    steps: list[tuple[list[Write], CheckedBatch]] = [
+        ([ledger.begin(), WriteBatch(old)], old),
+        ([WriteBatch(batch), WriteBatch(batch)], batch),
+        ([WriteBatch(old)], old),
+        ([ledger.decide([batch])], batch),
+        ([WriteBatch(later)], batch),
+    ]
+    async with opened(path, ledger.chain_id) as database:
+        for writes, held in steps:
+            await database.write(writes)
+            memory.write(writes)
+            with reading(path) as reader:
+                assert reader.batch(batch.id) == memory.batch(batch.id) == held.raw
+
+
+def _signed_again(ledger: Ledger, batch: CheckedBatch, by: str) -> CheckedBatch:
+    return seal_batch(
         ledger.chain_id,
-        KEYS["beta"],
-        old.author,
-        old.sequence,
-        old.valid_until_height,
-        old.transactions,
+        KEYS[by],
+        batch.author,
+        batch.sequence,
+        batch.valid_until_height,
+        batch.transactions,
     )
-    assert again.id == old.id
-    async with opened(tmp_path / "db", ledger.chain_id) as database:
-        await database.write([WriteBatch(old)])
-        await database.write([WriteBatch(again), WriteBatch(again)])
-        with reading(tmp_path / "db") as reader:
-            assert reader.pending_batches() == (again.raw,)
 
 
 async def test_every_commit_waits_for_the_disk(
