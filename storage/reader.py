@@ -26,7 +26,7 @@ from primitives.block import Block, BlockHeader
 from primitives.codec import CodecError, decode
 from storage import schema
 from storage.cache import Cache
-from storage.derived import ID_BYTES
+from storage.derived import ID_BYTES, VERSION
 from storage.errors import DamagedError, StorageError, derived_path, explain
 from storage.recent import NOTHING, Position, Recent, View
 from storage.seal import SealError, read_sealed
@@ -78,18 +78,22 @@ class SqliteReader:
                 "Start the node once: it brings the file up to date."
             )
         beside = derived_path(self._path)
-        if not beside.exists():
-            raise StorageError(
-                f"The file {beside} is missing. Start the node once: it makes the file from the "
-                "ledger."
-            )
         try:
-            name = f"{beside.absolute().as_uri()}?mode=ro"
-            self._connection.execute("ATTACH ? AS derived", (name,))
-            for schema_name in ("main", "derived"):
-                self._connection.execute(f"PRAGMA {schema_name}.cache_size = -{CACHE_KIB}")
+            made = self._attach(beside) if beside.exists() else None
         except sqlite3.Error as error:
             raise explain(error, beside) from error
+        if made != VERSION:
+            raise StorageError(
+                f"The file {beside} is missing, or not of this version of the program. Start the "
+                "node once: it makes the file from the ledger."
+            )
+
+    def _attach(self, beside: Path) -> int:
+        """Attach the derived file; return the version of its tables."""
+        self._connection.execute("ATTACH ? AS derived", (f"{beside.absolute().as_uri()}?mode=ro",))
+        for schema_name in ("main", "derived"):
+            self._connection.execute(f"PRAGMA {schema_name}.cache_size = -{CACHE_KIB}")
+        return int(self._connection.execute("PRAGMA derived.user_version").fetchone()[0])
 
     def close(self) -> None:
         """Close the connection."""

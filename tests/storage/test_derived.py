@@ -344,11 +344,14 @@ async def test_a_lost_block_of_the_window_is_damage_of_the_ledger(tmp_path: Path
             pass
 
 
-def test_a_reader_says_what_makes_a_missing_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [None, b""])
+def test_a_reader_says_what_makes_a_missing_file(tmp_path: Path, left: bytes | None) -> None:
     path = tmp_path / "db"
     asyncio.run(_make(path))
     derived_path(path).unlink()
-    with pytest.raises(StorageError, match=r"db-derived is missing. Start the node once"):
+    if left is not None:
+        derived_path(path).write_bytes(left)
+    with pytest.raises(StorageError, match=r"db-derived is missing, or .* Start the node once"):
         SqliteReader(path)
 
 
