@@ -22,6 +22,7 @@ docs/adr/0019 has the reasons and measurements.
 import asyncio
 import os
 import sqlite3
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -101,6 +102,8 @@ class Database:
         self.path = path
         self._derived = derived
         self._step: asyncio.Task[None] | None = None
+        self._hurry = threading.Event()
+        """Set while somebody waits for a step, or soon will."""
         self.recent = Recent(derived.height)
         """What readers in this process need beside the files."""
         self._wal = path.with_name(path.name + "-wal")
@@ -201,6 +204,7 @@ class Database:
     async def stepped(self) -> None:
         """Wait until no step is being written to the derived file."""
         while self._step is not None and not self._step.done():
+            self._hurry.set()
             await asyncio.wait([self._step])
 
     async def _bound_recent(self) -> None:
@@ -209,7 +213,9 @@ class Database:
             await self.stepped()
 
     def _begin_step(self) -> None:
-        """Write the closed step, if there is one that nobody writes."""
+        """Write the closed step, if nobody does; without pauses once it is late."""
+        if self.recent.gathering.is_half_due:
+            self._hurry.set()
         if self.recent.closed is None:
             return
         if self._step is not None:
@@ -217,13 +223,14 @@ class Database:
                 return
             # What nobody foresaw is raised here rather than tried again for ever.
             self._step.result()
+        self._hurry.clear()
         self._step = asyncio.create_task(self._write_step(self.recent.closed))
 
     async def _write_step(self, step: Step) -> None:
         if self._failure is not None:
             return
         try:
-            await asyncio.to_thread(self._derived.write, step)
+            await asyncio.to_thread(self._derived.write, step, self._hurry)
         except sqlite3.Error as error:
             # Kept as the failure that the next write raises.
             self._failure = explain(error, self._derived.path)

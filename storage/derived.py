@@ -13,6 +13,8 @@ busy event loop that made a row take 150 to 600 us instead of 6.
 
 import sqlite3
 import struct
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -27,10 +29,12 @@ VERSION: Final = 1
 """Of its tables. A file of another version is made anew."""
 ID_BYTES: Final = 16
 """Of the ids of transactions and chains, as the indexes and the statements below have them."""
-CACHE_KIB: Final = 64 * 1024
-"""Pages that the writing connection keeps in memory."""
-CALL_ROWS: Final = 4_096
-"""Rows of one statement."""
+CACHE_KIB: Final = 16 * 1024
+"""Pages that the writing connection keeps in memory. A step goes through each tree in order."""
+CALL_ROWS: Final = 1_024
+"""Rows of one statement, some 10 ms."""
+PAUSE_SHARE: Final = 5.0
+"""How much longer than a statement the pause after it is. A step is half a second of work."""
 WAL_BYTES_MAX: Final = 256 * 1024 * 1024
 BUSY_MS: Final = 5_000
 """How long to wait for another program's lock."""
@@ -98,16 +102,20 @@ class DerivedFile:
             raise
         return cls(connection, path, height)
 
-    def write(self, step: Step) -> None:
+    def write(self, step: Step, hurry: threading.Event) -> None:
         """Write one step; after sqlite3.Error the file holds nothing of it.
 
-        Raises StorageError if the files were removed, or for a row that is too long.
+        Until there is a `hurry`, most of the time is left to the rest of the node. Raises
+        StorageError if the files were removed, or for a row that is too long.
         """
         execute, last = self._connection.execute, step.blocks[-1]
         execute("BEGIN IMMEDIATE")
         try:
+            begun = time.monotonic()
             for sql, blob, numbers in _calls(step):
                 execute(sql, (blob, numbers))
+                hurry.wait((time.monotonic() - begun) * PAUSE_SHARE)
+                begun = time.monotonic()
             execute(_META, (last.height, last.hash))
             execute("COMMIT")
         finally:

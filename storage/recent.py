@@ -94,10 +94,19 @@ class Step:
     @property
     def is_due(self) -> bool:
         """Whether it is large enough to be written."""
-        return (
-            len(self.values) + len(self.nodes) >= STEP_ROWS
-            or self._value_bytes >= STEP_VALUE_BYTES
-            or len(self.blocks) >= STEP_BLOCKS
+        return self._share >= 1
+
+    @property
+    def is_half_due(self) -> bool:
+        """Whether it is half as large as that, or larger."""
+        return self._share >= 1 / 2
+
+    @property
+    def _share(self) -> float:
+        return max(
+            (len(self.values) + len(self.nodes)) / STEP_ROWS,
+            self._value_bytes / STEP_VALUE_BYTES,
+            len(self.blocks) / STEP_BLOCKS,
         )
 
 

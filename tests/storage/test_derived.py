@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import storage.derived
 import storage.recent
 from ledger.store import StateChanges, WriteBlock, WriteGenesis
 from storage.checked import CheckedReader
@@ -34,9 +35,9 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """No step is written until it is set."""
     go, original = threading.Event(), DerivedFile.write
 
-    def write(self: DerivedFile, step: Step) -> None:
+    def write(self: DerivedFile, step: Step, hurry: threading.Event) -> None:
         go.wait()
-        original(self, step)
+        original(self, step, hurry)
 
     monkeypatch.setattr(DerivedFile, "write", write)
     yield go
@@ -193,9 +194,26 @@ def test_work_of_a_step_is_a_statement_for_thousands_of_rows(
     derived = DerivedFile.open(tmp_path / "derived", bytes(32), lambda height: None)
     seen: list[str] = []
     derived._connection.set_trace_callback(seen.append)
-    derived.write(step)
+    derived.write(step, threading.Event())
     derived.close()
-    assert len([sql for sql in seen if sql.startswith("INSERT")]) == 3
+    assert len([sql for sql in seen if sql.startswith("INSERT")]) == 10
+
+
+def test_a_step_leaves_time_to_others_until_there_is_a_hurry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage.derived, "PAUSE_SHARE", 1e9)
+    hurry, step = threading.Event(), Step()
+    step.take(Ledger().begin())
+    derived = DerivedFile.open(tmp_path / "derived", bytes(32), lambda height: None)
+    writing = threading.Thread(target=derived.write, args=(step, hurry))
+    writing.start()
+    writing.join(0.05)
+    assert writing.is_alive()
+    hurry.set()
+    writing.join()
+    assert derived.height == 0
+    derived.close()
 
 
 # ---- starts --------------------------------------------------------------------------------------
@@ -393,7 +411,7 @@ async def test_a_close_waits_for_a_write_whose_caller_was_cancelled(
 async def test_what_nobody_foresaw_is_not_lost(
     tmp_path: Path, short_steps: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(self: DerivedFile, step: Step) -> None:
+    def write(self: DerivedFile, step: Step, hurry: threading.Event) -> None:
         raise MemoryError("no room")
 
     monkeypatch.setattr(DerivedFile, "write", write)
