@@ -1,6 +1,17 @@
 """A bounded memory of what keys hold: what was not used for long is forgotten."""
 
 from collections.abc import Mapping
+from enum import Enum
+from typing import Final, Literal
+
+
+class Unknown(Enum):
+    """What is not remembered, which absence may be."""
+
+    UNKNOWN = 0
+
+
+UNKNOWN: Final = Unknown.UNKNOWN
 
 
 class Cache:
@@ -22,13 +33,16 @@ class Cache:
     def __len__(self) -> int:
         return len(self._young.keys() | self._old.keys())
 
-    def get(self, key: bytes) -> bytes | None:
-        """Return what `key` holds. Raises KeyError if that is not remembered."""
-        try:
-            return self._young[key]
-        except KeyError:
-            found = self._old[key]
-        self.put(key, found)
+    def get(self, key: bytes) -> bytes | Literal[Unknown.UNKNOWN] | None:
+        """Return what `key` holds, UNKNOWN if that is not remembered. An exception would cost more.
+
+        Most keys that are asked for are new ones.
+        """
+        found = self._young.get(key, UNKNOWN)
+        if found is UNKNOWN:
+            found = self._old.get(key, UNKNOWN)
+            if found is not UNKNOWN:
+                self.put(key, found)
         return found
 
     def put(self, key: bytes, held: bytes | None) -> None:

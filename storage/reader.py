@@ -13,7 +13,7 @@ or as after, as any reader may; after it, never the old value: `written` covers 
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -25,10 +25,10 @@ from ledger.store import Write, WriteBlock, WriteGenesis
 from primitives.block import Block, BlockHeader
 from primitives.codec import CodecError, decode
 from storage import schema
-from storage.cache import Cache
+from storage.cache import UNKNOWN, Cache
 from storage.derived import ID_BYTES, VERSION
 from storage.errors import DamagedError, StorageError, derived_path, explain
-from storage.recent import NOTHING, Position, Recent, View
+from storage.recent import NOTHING, Recent, Step, View
 from storage.seal import SealError, read_sealed
 
 VALUES_CACHED_MAX: Final = 65_536
@@ -147,49 +147,46 @@ class SqliteReader:
         """Return the canonical value bytes under a key, or None."""
         if not self._cached:
             return self._value(key)
-        try:
-            return self._values.get(key)
-        except KeyError:
+        found = self._values.get(key)
+        if found is UNKNOWN:
             found = self._value(key)
             self._values.put(key, found)
-            return found
+        return found
 
     def node(self, path: bytes) -> bytes | None:
         """Return the encoded trie node at a path of nibbles (one byte each), or None."""
         if not self._cached:
             return self._node(path)
-        try:
-            return self._nodes.get(path)
-        except KeyError:
+        found = self._nodes.get(path)
+        if found is UNKNOWN:
             found = self._node(path)
             self._nodes.put(path, found)
-            return found
+        return found
 
-    def _recent_values(self) -> Iterator[Mapping[bytes, bytes]]:
-        if self.recent is not None:
-            for step in self.recent.steps():
-                yield step.values
-
-    def _recent_nodes(self) -> Iterator[Mapping[bytes, bytes]]:
-        if self.recent is not None:
-            for step in self.recent.steps():
-                yield step.nodes
-
-    def _recent_positions(self) -> Iterator[Mapping[bytes, Position]]:
-        if self.recent is not None:
-            for step in self.recent.steps():
-                yield step.positions
+    def _steps(self) -> tuple[Step, ...]:
+        """The steps in memory, the newer first, that a read outside of a snapshot looks at."""
+        return () if self.recent is None else self.recent.steps()
 
     def _value(self, key: bytes) -> bytes | None:
-        for values in self._held.values if self._held is not None else self._recent_values():
-            if key in values:
-                return values[key]
+        if self._held is None:
+            for step in self._steps():
+                if key in step.values:
+                    return step.values[key]
+        else:
+            for values in self._held.values:
+                if key in values:
+                    return values[key]
         return self._blob("SELECT value FROM derived.state_value WHERE key = ?", key)
 
     def _node(self, path: bytes) -> bytes | None:
-        for nodes in self._held.nodes if self._held is not None else self._recent_nodes():
-            if path in nodes:
-                return nodes[path]
+        if self._held is None:
+            for step in self._steps():
+                if path in step.nodes:
+                    return step.nodes[path]
+        else:
+            for nodes in self._held.nodes:
+                if path in nodes:
+                    return nodes[path]
         return self._blob("SELECT node FROM derived.state_node WHERE path = ?", path)
 
     # ---- blocks ----------------------------------------------------------------------------------
@@ -267,7 +264,7 @@ class SqliteReader:
         """Return (height, index in the block) of the execution of a transaction."""
         # In a snapshot, what the file has received meanwhile is in neither the file nor `recent`.
         held = self._held
-        for positions in held.positions if held is not None else self._recent_positions():
+        for positions in held.positions if held else (step.positions for step in self._steps()):
             recent = positions.get(transaction_id)
             if recent is not None:
                 return recent if self._shows(recent[0]) else None

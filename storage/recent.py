@@ -14,7 +14,7 @@ are; the next block copies them before it changes anything (20 ns an entry, once
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -152,12 +152,12 @@ class Recent:
         """The closed step is in the file."""
         self.closed = None
 
-    def steps(self) -> Iterator[Step]:
-        """Yield the steps, the newer first."""
+    def steps(self) -> tuple[Step, ...]:
+        """Return the steps, the newer first."""
         gathering, closed = self.gathering, self.closed
-        yield gathering
-        if closed is not None and closed is not gathering:
-            yield closed
+        if closed is None or closed is gathering:
+            return (gathering,)
+        return (gathering, closed)
 
     def blocks(self) -> tuple[BlockChains, ...]:
         """The blocks that may not be in the file yet, ascending."""

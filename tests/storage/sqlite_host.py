@@ -117,7 +117,7 @@ class SqliteStore(MemoryStore):
         table, key, held = _TABLES[name]
         found = dict(self.reader.rows(f"SELECT {key}, {held} FROM {table}"))
         if self._database is not None:
-            for step in reversed(list(self._database.recent.steps())):
+            for step in reversed(self._database.recent.steps()):
                 found |= getattr(step, name)
         return found
 
