@@ -11,6 +11,7 @@ from typing import cast
 import pytest
 import structlog
 
+import ledger.transactions
 from ledger.execution import payload_batches
 from ledger.genesis import Genesis
 from ledger.receipts import ReceiptCode
@@ -283,8 +284,13 @@ async def test_what_a_client_submits_is_on_every_disk(world: World) -> None:
 async def test_work_is_done_per_block_and_not_per_transaction(
     world: World, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Messages, tasks, transactions of the disk and hops to a thread, of all nodes together."""
+    """Messages, tasks, statements, commits and hops to a thread, of all nodes together; and of a
+    transaction one check of its signature at each node, and its bytes once to each peer.
+    """
     work: Counter[str] = Counter()
+    checked: list[bytes] = []
+    statements: list[str] = []
+    verify = ledger.transactions.verify
     spawn, run = Driver._spawn, Checks.run
 
     def spawned(driver: Driver, coroutine: Coroutine[None, None, None]) -> None:
@@ -298,13 +304,21 @@ async def test_work_is_done_per_block_and_not_per_transaction(
     def wrote(writes: Sequence[Write]) -> None:
         work["commits"] += 1
 
+    def verified(key: bytes, message: bytes, signature: bytes) -> bool:
+        checked.append(message)
+        return verify(key, message, signature)
+
+    monkeypatch.setattr(ledger.transactions, "verify", verified)
     monkeypatch.setattr(Driver, "_spawn", spawned)
     monkeypatch.setattr(Checks, "run", ran)
     await world.start(*RECORDERS)
     for node in world.nodes.values():
         node.disk.after = wrote
+        node.disk.database._writer.set_trace_callback(statements.append)
         node.transport.sent.clear()
-    raws = [make_transaction(world.genesis, "recorder-1", number).raw for number in range(count)]
+    made = [make_transaction(world.genesis, "recorder-1", number) for number in range(count)]
+    raws = [transaction.raw for transaction in made]
+    checked.clear()
 
     await world.nodes["recorder-1"].driver.submit(raws)
     await world.height(1)
@@ -315,6 +329,11 @@ async def test_work_is_done_per_block_and_not_per_transaction(
     assert messages <= 60
     assert max(work["tasks"], work["hops"]) <= 10
     assert work["commits"] <= 20
+    assert len(statements) <= 200
+    once_a_node = {transaction.id: len(RECORDERS) for transaction in made}
+    assert Counter(message for message in checked if message in once_a_node) == once_a_node
+    sent = sum(len(message) for node in world.nodes.values() for _, message in node.transport.sent)
+    assert sent <= sum(map(len, raws)) * (len(RECORDERS) - 1) * 1.05 + 40_000
 
 
 async def test_a_node_that_comes_late_syncs_over_requests(alone: World) -> None:
