@@ -13,6 +13,7 @@ strings. A transaction costs 3 us here, 2 more than with a set.
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from struct import Struct
 from typing import Final
 
 from primitives.hashing import DIGEST_BYTES
@@ -22,6 +23,8 @@ _HINT_BYTES: Final = 8
 _HEIGHT_BYTES: Final = 4
 """The lowest bytes of a height; no window is so long that they would repeat in it."""
 _ENTRY_BYTES: Final = _HINT_BYTES + _HEIGHT_BYTES
+_ID: Final = Struct(f">H{_HINT_BYTES}s{DIGEST_BYTES - 2 - _HINT_BYTES}x")
+"""Two bytes of an id, whose upper 14 bits choose its place, and the hint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,31 +44,27 @@ class _Places:
     def add(self, ids: bytes, height: int) -> None:
         """Note the joined `ids` of a block."""
         entries, tail = self._entries, _tail(height)
-        for at in range(0, len(ids), DIGEST_BYTES):
-            place = ids[at] << 6 | ids[at + 1] >> 2
-            entry = ids[at + 2 : at + 2 + _HINT_BYTES] + tail
-            known = entries.get(place)
+        for number, hint in _ID.iter_unpack(ids):
+            known = entries.get(number >> 2)
             if known is None:
-                entries[place] = bytearray(entry)
+                entries[number >> 2] = bytearray(hint + tail)
             else:
-                known += entry
+                known += hint + tail
 
     def remove(self, ids: bytes, height: int) -> None:
         """Forget the joined `ids` of a block."""
         entries, tail = self._entries, _tail(height)
-        for at in range(0, len(ids), DIGEST_BYTES):
-            place = ids[at] << 6 | ids[at + 1] >> 2
-            known = entries[place]
-            entry = ids[at + 2 : at + 2 + _HINT_BYTES] + tail
-            found = _aligned(known, entry, _ENTRY_BYTES)
+        for number, hint in _ID.iter_unpack(ids):
+            known = entries[number >> 2]
+            found = _aligned(known, hint + tail, _ENTRY_BYTES)
             del known[found : found + _ENTRY_BYTES]
             if not known:
-                del entries[place]
+                del entries[number >> 2]
 
     def heights(self, id: bytes) -> list[int]:
         """Return the lowest bytes of the heights of blocks that may have `id`."""
-        known = self._entries.get(id[0] << 6 | id[1] >> 2)
-        hint = id[2 : 2 + _HINT_BYTES]
+        number, hint = _ID.unpack(id)
+        known = self._entries.get(number >> 2)
         if known is None or hint not in known:
             return []
         heights = []
