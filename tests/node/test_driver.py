@@ -11,7 +11,6 @@ from typing import cast
 import pytest
 import structlog
 
-import ledger.transactions
 from ledger.execution import payload_batches
 from ledger.genesis import Genesis
 from ledger.receipts import ReceiptCode
@@ -51,6 +50,7 @@ from node.wire import (
     decode_message,
 )
 from primitives.codec import CodecError, encode
+from primitives.keys import verify
 from storage.database import Database, StorageError
 from storage.reader import SqliteReader
 from storage.redo import redo
@@ -290,7 +290,6 @@ async def test_work_is_done_per_block_and_not_per_transaction(
     work: Counter[str] = Counter()
     checked: list[bytes] = []
     statements: list[str] = []
-    verify = ledger.transactions.verify
     spawn, run = Driver._spawn, Checks.run
 
     def spawned(driver: Driver, coroutine: Coroutine[None, None, None]) -> None:
@@ -308,7 +307,7 @@ async def test_work_is_done_per_block_and_not_per_transaction(
         checked.append(message)
         return verify(key, message, signature)
 
-    monkeypatch.setattr(ledger.transactions, "verify", verified)
+    monkeypatch.setattr("ledger.transactions.verify", verified)
     monkeypatch.setattr(Driver, "_spawn", spawned)
     monkeypatch.setattr(Checks, "run", ran)
     await world.start(*RECORDERS)
