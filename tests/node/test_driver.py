@@ -4,7 +4,7 @@ sent, what a crash leaves, and what ends a node.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +17,6 @@ from ledger.receipts import ReceiptCode
 from ledger.store import Write, WriteBatch, WritePromise
 from node import arrivals, checks
 from node import driver as module
-from node.checks import Checks
 from node.core import Core, CoreSettings
 from node.driver import Driver, monotonic_ms, wall_ms
 from node.events import (
@@ -50,7 +49,6 @@ from node.wire import (
     decode_message,
 )
 from primitives.codec import CodecError, encode
-from primitives.keys import verify
 from storage.database import Database, StorageError
 from storage.reader import SqliteReader
 from storage.redo import redo
@@ -278,61 +276,6 @@ async def test_what_a_client_submits_is_on_every_disk(world: World) -> None:
         receipts = node.reader.receipts(1)
         assert receipts is not None
         assert receipts[0].code == ReceiptCode.OK
-
-
-@pytest.mark.parametrize("count", [1, 300])
-async def test_work_is_done_per_block_and_not_per_transaction(
-    world: World, count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Messages, tasks, statements, commits and hops to a thread, of all nodes together; and of a
-    transaction one check of its signature at each node, and its bytes once to each peer.
-    """
-    work: Counter[str] = Counter()
-    checked: list[bytes] = []
-    statements: list[str] = []
-    spawn, run = Driver._spawn, Checks.run
-
-    def spawned(driver: Driver, coroutine: Coroutine[None, None, None]) -> None:
-        work["tasks"] += 1
-        spawn(driver, coroutine)
-
-    async def ran(checks: Checks, function: Callable[[], object]) -> object:
-        work["hops"] += 1
-        return await run(checks, function)
-
-    def wrote(writes: Sequence[Write]) -> None:
-        work["commits"] += 1
-
-    def verified(key: bytes, message: bytes, signature: bytes) -> bool:
-        checked.append(message)
-        return verify(key, message, signature)
-
-    monkeypatch.setattr("ledger.transactions.verify", verified)
-    monkeypatch.setattr(Driver, "_spawn", spawned)
-    monkeypatch.setattr(Checks, "run", ran)
-    await world.start(*RECORDERS)
-    for node in world.nodes.values():
-        node.disk.after = wrote
-        node.disk.database._writer.set_trace_callback(statements.append)
-        node.transport.sent.clear()
-    made = [make_transaction(world.genesis, "recorder-1", number) for number in range(count)]
-    raws = [transaction.raw for transaction in made]
-    checked.clear()
-
-    await world.nodes["recorder-1"].driver.submit(raws)
-    await world.height(1)
-
-    assert all(len(node.reader.receipts(1) or ()) == count for node in world.nodes.values())
-    messages = sum(len(node.transport.sent) for node in world.nodes.values())
-    # A batch, a proposal, PREPARE, COMMIT, each to three; what is sent again comes on top.
-    assert messages <= 60
-    assert max(work["tasks"], work["hops"]) <= 10
-    assert work["commits"] <= 20
-    assert len(statements) <= 200
-    once_a_node = {transaction.id: len(RECORDERS) for transaction in made}
-    assert Counter(message for message in checked if message in once_a_node) == once_a_node
-    sent = sum(len(message) for node in world.nodes.values() for _, message in node.transport.sent)
-    assert sent <= sum(map(len, raws)) * (len(RECORDERS) - 1) * 1.05 + 40_000
 
 
 async def test_a_node_that_comes_late_syncs_over_requests(alone: World) -> None:

@@ -102,7 +102,8 @@ def test_nodes_of_one_machine_share_its_cores() -> None:
         run = CapacityRun(together, DEFAULT.costs, None)
         measured = run.run()
     assert len(run.processors) == 1
-    assert measured.busy_share <= 1.0
+    # Work that has begun when the measurement ends is counted whole.
+    assert measured.busy_share <= 1.01
     assert measured.transactions / measured.seconds < apart
 
 

@@ -107,7 +107,7 @@ def first_failure(
         (Hasty, (), 0, Verdict.WRONG, "before it is durable"),
         (Bodyless, (), 0, Verdict.WRONG, "batches are not durable"),
         (Credulous, (), 2, Verdict.WRONG, "proves nothing"),
-        (Unaware, (faults.RestoredBackup,), 50, Verdict.WRONG, "takes its own votes"),
+        (Unaware, (faults.RestoredBackup,), 50, Verdict.WRONG, "its disk has lost what it signed"),
         (Uninterested, (faults.Crash,), 0, Verdict.STUCK, "wait for their receipts"),
         (Inventive, (), 0, Verdict.WRONG, "other receipts"),
     ],
