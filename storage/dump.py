@@ -23,7 +23,7 @@ from storage.reader import SqliteReader
 
 def dump(path: Path, above: int | None) -> dict[str, Any]:
     """One answer; raises StorageError if the file cannot be read."""
-    reader = SqliteReader(path)
+    reader = SqliteReader(path, ledger_alone=True)
     try:
         with reader.snapshot():
             return {

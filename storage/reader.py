@@ -44,8 +44,17 @@ T = TypeVar("T")
 class SqliteReader:
     """Reads one database file. Every method raises StorageError if the file cannot be read."""
 
-    def __init__(self, path: Path, recent: Recent | None = None, *, cached: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        recent: Recent | None = None,
+        *,
+        cached: bool = False,
+        ledger_alone: bool = False,
+    ) -> None:
+        """With `ledger_alone` the derived file may be missing: then there is no state to read."""
         self._path = path
+        self.has_derived = not ledger_alone or derived_path(path).exists()
         self.recent = recent
         self._held: View | None = None
         """In a snapshot: what is in memory above the derived file, if anything."""
@@ -67,7 +76,6 @@ class SqliteReader:
             raise
 
     def _prepare(self) -> None:
-        self.rows("PRAGMA query_only = ON")
         try:
             version = schema.schema_version(self._connection, self._path)
         except sqlite3.Error as error:
@@ -77,7 +85,11 @@ class SqliteReader:
                 f"The database {self._path} was last used by an older version of this program. "
                 "Start the node once: it brings the file up to date."
             )
-        beside = derived_path(self._path)
+        if self.has_derived:
+            self._prepare_derived(derived_path(self._path))
+        self.rows("PRAGMA query_only = ON")
+
+    def _prepare_derived(self, beside: Path) -> None:
         try:
             made = self._attach(beside) if beside.exists() else None
         except sqlite3.Error as error:
@@ -132,6 +144,8 @@ class SqliteReader:
 
     def derived_height(self) -> int:
         """Return the height up to which the derived file holds what follows, -1 if nothing."""
+        if not self.has_derived:
+            return -1
         row = self._row("SELECT height FROM derived.meta")
         if row is None or not isinstance(row[0], int):
             raise DamagedError(derived_path(self._path), "it does not say what it holds")

@@ -8,7 +8,8 @@ exactly what this gives:
 * each batch by its id, which the block lists, and by its signatures;
 * each commit certificate by the committee of its height;
 * receipts, because execution makes them again, and so every row of the derived file, which holds
-  what follows up to a height of its own;
+  what follows up to a height of its own; without that file, as in a backup, the ledger alone is
+  checked;
 * what is not decided yet (batches, promises, their blocks) by its own hashes and signatures.
 
 What nothing else signs or derives, how often the node was started, whether it abstains and which
@@ -72,7 +73,7 @@ def verify_chain(
     certificates that cover their bytes, which is many times faster and finds any damage as well.
     Raises DamagedError at the first damage, StorageError if the file cannot be read at all.
     """
-    reader = SqliteReader(path)
+    reader = SqliteReader(path, ledger_alone=True)
     try:
         yield from _Verification(path, reader, genesis, check_signatures).run()
     finally:
@@ -153,7 +154,8 @@ class _Verification:
                 self._check_undecided()
                 self._reader.check_seal()
                 self._check_batches()
-                self._check_derived()
+                if self._reader.has_derived:
+                    self._check_derived()
         except _FAULTS as error:
             raise DamagedError(self._path, str(error).removesuffix("."), height) from error
         except DamagedError as error:
@@ -179,7 +181,10 @@ class _Verification:
     # ---- the file --------------------------------------------------------------------------------
 
     def _check_tree(self) -> None:
-        for schema, path in (("main", self._path), ("derived", derived_path(self._path))):
+        files = {"main": self._path}
+        if self._reader.has_derived:
+            files["derived"] = derived_path(self._path)
+        for schema, path in files.items():
             for (message,) in self._rows(f"PRAGMA {schema}.integrity_check"):
                 if message != "ok":
                     raise DamagedError(path, f"SQLite finds: {message}")
@@ -221,8 +226,9 @@ class _Verification:
             )
             if receipts != encode(executed.receipts):
                 raise _Fault("the receipts are not those of its execution")
-            self._ahead.append(self._passed(executed))
-            self._check_indexes(self._reader.derived_height())
+            if self._reader.has_derived:
+                self._ahead.append(self._passed(executed))
+                self._check_indexes(self._reader.derived_height())
             self._take(executed.changes)
             self._transactions += len(executed.executed)
             self._counts["batch"] += len(executed.batches)

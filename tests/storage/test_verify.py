@@ -5,7 +5,7 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -128,6 +128,16 @@ def test_a_sound_database_passes(
     assert [step.complete for step in steps] == [False] * (BLOCKS + 1) + [True]
     assert steps[-1].transactions == BLOCKS * 5
     assert all(step.head_height == BLOCKS for step in steps)
+
+
+def test_a_backup_of_the_ledger_alone_is_checked(copy: Path, sound: tuple[Path, Ledger]) -> None:
+    derived_path(copy).unlink()
+    assert run(copy, sound[1])[-1] == run(sound[0], sound[1])[-1]
+    assert not derived_path(copy).exists()
+    with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+        connection.execute("UPDATE block SET receipts = x'90' WHERE height = 3")
+    with pytest.raises(DamagedError, match=r"at height 3: the receipts"):
+        run(copy, sound[1])
 
 
 @pytest.mark.parametrize("check_signatures", [True, False])
