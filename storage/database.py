@@ -214,7 +214,7 @@ class Database:
 
     def _begin_step(self) -> None:
         """Write the closed step, if nobody does; without pauses once it is late."""
-        if self.recent.gathering.is_half_due:
+        if self.recent.gathering.is_nearly_due:
             self._hurry.set()
         if self.recent.closed is None:
             return

@@ -11,6 +11,7 @@ statement for each row would give the interpreter's lock away and ask for it aga
 busy event loop that made a row take 150 to 600 us instead of 6.
 """
 
+import random
 import sqlite3
 import struct
 import threading
@@ -33,8 +34,11 @@ CACHE_KIB: Final = 16 * 1024
 """Pages that the writing connection keeps in memory. A step goes through each tree in order."""
 CALL_ROWS: Final = 1_024
 """Rows of one statement, some 10 ms."""
-PAUSE_SHARE: Final = 5.0
-"""How much longer than a statement the pause after it is. A step is half a second of work."""
+PAUSE_SHARE: Final = 12.0
+"""How much longer than a statement the pause after it is, about: drawn for each step from between
+half and one and a half times of it, so that the nodes of one machine do not finish together. A step
+is half a second of work.
+"""
 WAL_BYTES_MAX: Final = 256 * 1024 * 1024
 BUSY_MS: Final = 5_000
 """How long to wait for another program's lock."""
@@ -111,10 +115,11 @@ class DerivedFile:
         execute, last = self._connection.execute, step.blocks[-1]
         execute("BEGIN IMMEDIATE")
         try:
+            pause_share = PAUSE_SHARE * random.uniform(0.5, 1.5)  # noqa: S311
             begun = time.monotonic()
             for sql, blob, numbers in _calls(step):
                 execute(sql, (blob, numbers))
-                hurry.wait((time.monotonic() - begun) * PAUSE_SHARE)
+                hurry.wait((time.monotonic() - begun) * pause_share)
                 begun = time.monotonic()
             execute(_META, (last.height, last.hash))
             execute("COMMIT")

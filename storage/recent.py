@@ -97,9 +97,9 @@ class Step:
         return self._share >= 1
 
     @property
-    def is_half_due(self) -> bool:
-        """Whether it is half as large as that, or larger."""
-        return self._share >= 1 / 2
+    def is_nearly_due(self) -> bool:
+        """Whether it is three quarters as large as that, or larger."""
+        return self._share >= 3 / 4
 
     @property
     def _share(self) -> float:
