@@ -59,7 +59,7 @@ check: .venv/.installed ## Run ruff (style, errors) and mypy (strict types)
 	@echo "Types (mypy)"
 	@$(RUN) -m mypy
 
-bench: .venv/.installed ## Measure real daemons against every aim and the floor: about five minutes
+bench: .venv/.installed ## Measure real daemons against every aim and the floor: a quarter of an hour
 	@$(RUN) -m simulations.bench
 
 chaos: .venv/.installed ## Run real daemons under load while everything goes wrong: three seeds, about ten minutes

@@ -2,7 +2,7 @@
 
     python -m simulations.bench.growth [--marks 10000,100000,1000000] [--json]
 
-Four recorders take transactions as fast as they can. At each mark: throughput of the last stretch,
+Four recorders take transactions as fast as they can. At each mark: throughput of the last 100,000,
 memory, the time that a killed node needs to be back in step, how long queries take, and the size of
 the database. At the end the data of the observer is removed and it starts anew. Exit code 0 unless
 it could not be measured.
@@ -31,7 +31,11 @@ from simulations.command import run
 
 MARKS = (10_000, 100_000, 1_000_000)
 CHUNK = 20_000
-"""Transactions signed and sent at a time; the last chunk before a mark is its stretch."""
+"""Transactions signed and sent at a time."""
+STRETCH_CHUNKS = 5
+"""The last chunks before a mark that count for its throughput: what follows from blocks is written
+behind them, in steps about as long as a chunk.
+"""
 IN_FLIGHT = 4_000
 QUERIES = 100
 STEP_SECONDS_MAX = 600
@@ -98,7 +102,7 @@ def grow(marks: Sequence[int], say: Say) -> Growth:
 
 def _mark(place: Path, mark: int, final: int, say: Say) -> tuple[float, Mark]:
     """Grow up to a mark; how long that took under load, and what is found there."""
-    running, loaded = Network(place, pids(place)), 0.0
+    running, chunks = Network(place, pids(place)), list[tuple[int, float]]()
     # A seed of its own: a record is registered once.
     with Client(running, dataclasses.replace(OPTIONS, seed=mark), lambda _: None) as client:
         while final < mark:
@@ -109,13 +113,16 @@ def _mark(place: Path, mark: int, final: int, say: Say) -> tuple[float, Mark]:
             seconds = time.monotonic() - started
             if seen["failed"]:
                 raise BenchError(f"Transactions had no effect: {seen['failed']}.")
-            final, loaded, rate = final + count, loaded + seconds, count / seconds
-            say(f"{final} transactions, {rate:.0f} a second")
+            final += count
+            chunks.append((count, seconds))
+            say(f"{final} transactions, {count / seconds:.0f} a second")
         asked = client.ask("query", count=QUERIES)
         cost = _cost(seen)
         rss = max(used(pid).rss_bytes for pid in running.pids.values())
     start_seconds = _restart(place)
-    return loaded, Mark(
+    stretch = chunks[-STRETCH_CHUNKS:]
+    rate = sum(count for count, _ in stretch) / sum(seconds for _, seconds in stretch)
+    return sum(seconds for _, seconds in chunks), Mark(
         mark,
         _height(place / "recorder-1"),
         round(rate, 1),

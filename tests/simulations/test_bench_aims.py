@@ -38,7 +38,7 @@ def result() -> Result:
 
 
 def test_each_aim_is_told_with_what_was_got() -> None:
-    found = judge(result(), result(), result(), GROWTH)
+    found = judge(result(), result(), result(), GROWTH, 1.5)
     assert [line.met for line in found] == [
         False,
         True,
@@ -52,6 +52,7 @@ def test_each_aim_is_told_with_what_was_got() -> None:
         True,
         True,
         True,
+        False,
     ]
     assert table(found, MACHINE).row_count == len(found)
 
