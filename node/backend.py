@@ -12,6 +12,7 @@ from node.driver import Driver, monotonic_ms
 from node.methods.backend import AppliedBlock, NodeStatus, PeerStatus, Resources, SubmitOutcome
 from node.transport import Transport
 from storage.checked import CheckedReader
+from storage.derived import files
 from storage.errors import derived_path
 from storage.recent import Recent
 
@@ -99,14 +100,10 @@ class NodeBackend:
         """What the process takes."""
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()
         database = self._config.home.database
-        files = [
-            path.with_name(path.name + end)
-            for path in (database, derived_path(database))
-            for end in ("", "-wal", "-shm")
-        ]
+        both = [*files(database), *files(derived_path(database))]
         return Resources(
             memory_bytes=int(pages[1]) * os.sysconf("SC_PAGE_SIZE"),
-            database_bytes=sum(file.stat().st_size for file in files if file.exists()),
+            database_bytes=sum(file.stat().st_size for file in both if file.exists()),
         )
 
     def reader(self) -> CheckedReader:

@@ -40,6 +40,7 @@ from storage.errors import DamagedError, StorageError, derived_path, explain
 from storage.recent import Recent, Step
 from storage.seal import Sealed, SealError, read_sealed, unchecked
 from storage.statements import Statement, statements
+from storage.transaction import immediate
 
 __all__ = ["BootVerdict", "Database", "StorageError"]
 
@@ -70,15 +71,9 @@ class _Writer(sqlite3.Connection):
 
     def transact(self, transaction: Sequence[Statement]) -> None:
         """Run all statements or none."""
-        self.execute("BEGIN IMMEDIATE")
-        try:
+        with immediate(self):
             for sql, rows in transaction:
                 self.executemany(sql, rows)
-            self.execute("COMMIT")
-        finally:
-            # SQLite has rolled back by itself after the worst errors.
-            if self.in_transaction:
-                self.execute("ROLLBACK")
 
     def put(self, sealed: Sealed, transaction: Sequence[Statement] = ()) -> None:
         """Run all statements or none, and seal what comes of them with it."""

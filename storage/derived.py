@@ -23,6 +23,7 @@ from typing import Final, Self
 
 from storage.errors import DamagedError, MismatchError, StorageError
 from storage.recent import Step
+from storage.transaction import immediate
 
 APPLICATION_ID: Final = 0x6D647064
 """What the header of every such file says it is ("mdpd")."""
@@ -113,8 +114,7 @@ class DerivedFile:
         StorageError if the files were removed, or for a row that is too long.
         """
         execute, last = self._connection.execute, step.blocks[-1]
-        execute("BEGIN IMMEDIATE")
-        try:
+        with immediate(self._connection):
             pause_share = PAUSE_SHARE * random.uniform(0.5, 1.5)  # noqa: S311
             begun = time.monotonic()
             for sql, blob, numbers in _calls(step):
@@ -122,11 +122,6 @@ class DerivedFile:
                 hurry.wait((time.monotonic() - begun) * pause_share)
                 begun = time.monotonic()
             execute(_META, (last.height, last.hash))
-            execute("COMMIT")
-        finally:
-            # SQLite has rolled back by itself after the worst errors.
-            if self._connection.in_transaction:
-                execute("ROLLBACK")
         self.height = last.height
         try:
             size = self._wal.stat().st_size
@@ -142,7 +137,7 @@ class DerivedFile:
 
 
 def files(path: Path) -> tuple[Path, ...]:
-    """The file and those that SQLite keeps beside it."""
+    """A database file and those that SQLite keeps beside it."""
     return (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm")))
 
 

@@ -231,6 +231,11 @@ class World:
         for id in ids:
             await (await self.make(id)).run()
 
+    async def stop(self) -> None:
+        """Stop all nodes."""
+        for node in self.nodes.values():
+            await node.stop()
+
     async def height(self, height: int, *ids: str) -> None:
         """Wait until these nodes have applied a height."""
         async with asyncio.timeout(20):
@@ -243,8 +248,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     """Four recorders and an observer, none of them started."""
     made = World(make_genesis(4, observers=1), tmp_path)
     yield made
-    for node in made.nodes.values():
-        await node.stop()
+    await made.stop()
 
 
 @pytest.fixture
@@ -252,8 +256,7 @@ async def alone(tmp_path: Path) -> AsyncIterator[World]:
     """A recorder that decides by itself, and an observer."""
     made = World(make_genesis(1, observers=1), tmp_path)
     yield made
-    for node in made.nodes.values():
-        await node.stop()
+    await made.stop()
 
 
 RECORDERS = ("recorder-1", "recorder-2", "recorder-3", "recorder-4")

@@ -19,8 +19,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     """Four recorders."""
     made = World(make_genesis(4, observers=1), tmp_path)
     yield made
-    for node in made.nodes.values():
-        await node.stop()
+    await made.stop()
 
 
 @pytest.mark.parametrize("count", [1, 300])

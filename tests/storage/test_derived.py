@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -433,9 +433,7 @@ async def test_a_step_that_fails_at_the_end_is_told(tmp_path: Path) -> None:
         await database.close()
 
 
-async def test_a_step_that_fails_stops_the_next_write(
-    tmp_path: Path, short_steps: None, small_files: Callable[[int], None]
-) -> None:
+async def test_a_step_that_fails_stops_the_next_write(tmp_path: Path, short_steps: None) -> None:
     path, ledger = tmp_path / "db", Ledger()
     async with opened(path, ledger.chain_id) as database:
         await database.write([ledger.begin()])
