@@ -1,26 +1,29 @@
 """`make bench`: every aim, what was got, met or not.
 
+    python -m simulations.bench [--seconds 8] [--transactions 1000000] [--json]
+
 A quarter of an hour, most of it for a chain of a million transactions. Exit code 0 unless it could
 not be measured: a miss is a figure, no failure.
 """
 
 import argparse
+import dataclasses
+import json
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
 from simulations.bench.bench import Bench, Result
-from simulations.bench.growth import Growth, grow
+from simulations.bench.growth import MARKS, Growth, grow, lines
 from simulations.bench.options import BenchError, Options
 from simulations.bench.report import percent_of_floor
 from simulations.command import CommandFailed, ask
 
 SECONDS = 8.0
-MARKS = (10_000, 100_000, 1_000_000)
 RSS_MIB_MAX = 400
 CAPACITY = (
     "simulate --capacity --institutions 40 --quorums flat,per_class --conditions healthy --blocks 4"
@@ -37,6 +40,17 @@ class Line:
     met: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All that was measured, and how it compares with the aims."""
+
+    lines: tuple[Line, ...]
+    one: Result
+    hundred: Result
+    ten: Result
+    growth: Growth
+
+
 def judge(one: Result, hundred: Result, ten: Result, growth: Growth, classes: float) -> list[Line]:
     """Every aim, in the order of the list; `classes` is their throughput over that of flat."""
     half = one.open_loops["50%"].latency
@@ -46,6 +60,7 @@ def judge(one: Result, hundred: Result, ten: Result, growth: Growth, classes: fl
     four, more = one.saturation.cpu_us_per_transaction, ten.saturation.cpu_us_per_transaction
     first, last = growth.marks[0], growth.marks[-1]
     kept = last.tx_per_second / first.tx_per_second
+    kept_of_floor = kept * first.floor_tx_per_second / last.floor_tx_per_second
     start = max(mark.start_seconds for mark in growth.marks)
     memory = max(mark.rss_bytes_max for mark in growth.marks) / 2**20
     operations = hundred.saturation.operations_per_second
@@ -73,6 +88,7 @@ def judge(one: Result, hundred: Result, ten: Result, growth: Growth, classes: fl
             f"{kept:.2f}",
             kept >= 0.8,
         ),
+        Line("  the same in shares of the floor", f"{kept_of_floor:.2f}", kept_of_floor >= 0.8),
         Line("start-up: under 5 s", f"{start} s", start < 5),
         Line(f"memory: under {RSS_MIB_MAX} MiB", f"{memory:.0f} MiB", memory < RSS_MIB_MAX),
         Line("catch-up: 5 times live speed", f"{caught} times", caught >= 5),
@@ -84,7 +100,7 @@ def judge(one: Result, hundred: Result, ten: Result, growth: Growth, classes: fl
     ]
 
 
-def table(found: list[Line], machine: dict[str, object]) -> Table:
+def table(found: Sequence[Line], machine: dict[str, object]) -> Table:
     """For people."""
     where = f"{machine['date']}, {machine['cores']} cores, {machine['processor']}"
     shown = Table("aim", "got", "", title=f"medpact bench, {where}", title_justify="left")
@@ -103,7 +119,7 @@ def compare_classes() -> float:
     return float(rates["per_class"] / rates["flat"])
 
 
-def measure(seconds: float, marks: tuple[int, ...], say: Callable[[str], None]) -> Table:
+def measure(seconds: float, marks: tuple[int, ...], say: Callable[[str], None]) -> Found:
     """Measure all. Raises BenchError."""
 
     def one(options: Options) -> Result:
@@ -118,8 +134,8 @@ def measure(seconds: float, marks: tuple[int, ...], say: Callable[[str], None]) 
     say("growth and catch-up")
     grown = grow(marks, say)
     say("40 institutions in virtual time")
-    found = judge(plain, hundred, ten, grown, compare_classes())
-    return table(found, plain.machine)
+    judged = judge(plain, hundred, ten, grown, compare_classes())
+    return Found(tuple(judged), plain, hundred, ten, grown)
 
 
 def main() -> int:
@@ -129,18 +145,25 @@ def main() -> int:
     parser.add_argument(
         "--transactions", type=int, default=MARKS[-1], help="to which the chain grows"
     )
+    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     marks = (*(mark for mark in MARKS if mark < arguments.transactions), arguments.transactions)
     console, errors = Console(highlight=False), Console(highlight=False, stderr=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        console.print(measure(arguments.seconds, marks, errors.print))
+        found = measure(arguments.seconds, marks, errors.print)
     except BenchError as error:
         errors.print(str(error), markup=False)
         return 1
     except KeyboardInterrupt:
         errors.print("Interrupted. All processes of the benchmark have been stopped.")
         return 130
+    if arguments.json:
+        console.print(json.dumps(dataclasses.asdict(found), indent=2), soft_wrap=True)
+        return 0
+    console.print(table(found.lines, found.one.machine))
+    for line in lines(found.growth):
+        console.print(line, markup=False, soft_wrap=True)
     return 0
 
 

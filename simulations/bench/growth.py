@@ -2,10 +2,10 @@
 
     python -m simulations.bench.growth [--marks 10000,100000,1000000] [--json]
 
-Four recorders take transactions as fast as they can. At each mark: throughput of the last 100,000,
-memory, the time that a killed node needs to be back in step, how long queries take, and the size of
-the database. At the end the data of the observer is removed and it starts anew. Exit code 0 unless
-it could not be measured.
+Four recorders take transactions as fast as they can. At each mark: throughput of the last 100,000
+and the machine's floor at that moment, memory, the time that a killed node needs to be back in
+step, how long queries take, and the size of the database. At the end the data of the observer is
+removed and it starts anew. Exit code 0 unless it could not be measured.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from pathlib import Path
 from rich.console import Console
 
 from node.client import RpcError, RpcUnavailable, call_sync
+from simulations.bench import floor as floors
 from simulations.bench.figures import Latency, latency
 from simulations.bench.machine import database_bytes, facts, used
 from simulations.bench.network import Client, Network, network, pids, workplace
@@ -52,6 +53,10 @@ class Mark:
     transactions: int
     height: int
     tx_per_second: float
+    floor_tx_per_second: float
+    """What the machine could at most at that moment, the daemons at rest: in so many minutes its
+    speed may change.
+    """
     cpu_us_per_transaction: float
     rss_bytes_max: int
     start_seconds: float
@@ -119,6 +124,7 @@ def _mark(place: Path, mark: int, final: int, say: Say) -> tuple[float, Mark]:
         asked = client.ask("query", count=QUERIES)
         cost = _cost(seen)
         rss = max(used(pid).rss_bytes for pid in running.pids.values())
+    floor = floors.measure(place.parent, OPTIONS.nodes, OPTIONS.check(), OPTIONS.seed)
     start_seconds = _restart(place)
     stretch = chunks[-STRETCH_CHUNKS:]
     rate = sum(count for count, _ in stretch) / sum(seconds for _, seconds in stretch)
@@ -126,6 +132,7 @@ def _mark(place: Path, mark: int, final: int, say: Say) -> tuple[float, Mark]:
         mark,
         _height(place / "recorder-1"),
         round(rate, 1),
+        floor.tx_per_second,
         cost,
         rss,
         round(start_seconds, 2),
@@ -215,7 +222,8 @@ def lines(growth: Growth) -> list[str]:
         )
         found.append(
             f"{mark.transactions} transactions, height {mark.height}: {mark.tx_per_second:.0f} "
-            f"tx/s, {mark.cpu_us_per_transaction:.0f} us of processor time a transaction and node, "
+            f"tx/s (floor {mark.floor_tx_per_second:.0f}), {mark.cpu_us_per_transaction:.0f} us of "
+            f"processor time a transaction and node, "
             f"{mark.rss_bytes_max // 2**20} MiB of memory, start {mark.start_seconds} s, {asked}, "
             f"database {mark.database_bytes // 2**20} MiB"
         )

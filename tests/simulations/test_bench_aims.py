@@ -20,10 +20,10 @@ from tests.simulations.test_bench import FLOOR, seen
 
 _TOLD = ("date", "cores", "processor", "kernel", "python", "sqlite", "file_system")
 MACHINE: dict[str, object] = {**dict.fromkeys(_TOLD, "x"), "load_average_before": 0.5}
-MARK = Mark(10, 2, 100.0, 90.0, 2**20, 1.0, {"record_get": latency([1.0])}, 2**21)
+MARK = Mark(10, 2, 100.0, 150.0, 90.0, 2**20, 1.0, {"record_get": latency([1.0])}, 2**21)
 GROWTH = Growth(
     MACHINE,
-    (MARK, replace(MARK, transactions=20, tx_per_second=80.0)),
+    (MARK, replace(MARK, transactions=20, tx_per_second=80.0, floor_tx_per_second=100.0)),
     CatchUp(1.0, 2.0, 20.0, 5.0),
 )
 
@@ -52,8 +52,10 @@ def test_each_aim_is_told_with_what_was_got() -> None:
         True,
         True,
         True,
+        True,
         False,
     ]
+    assert {line.aim: line.got for line in found}["  the same in shares of the floor"] == "1.20"
     assert table(found, MACHINE).row_count == len(found)
 
 
@@ -72,7 +74,7 @@ def test_plots_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_growth_is_told_in_lines_and_needs_ascending_marks() -> None:
     first, _, last = lines(GROWTH)
-    assert first.startswith("10 transactions, height 2: 100 tx/s")
+    assert first.startswith("10 transactions, height 2: 100 tx/s (floor 150),")
     assert last.endswith("5.0 times live speed")
     for marks in ((), (5, 5), (6, 5), (0,)):
         with pytest.raises(BenchError, match="each above the last"):
@@ -90,5 +92,6 @@ def test_a_small_chain_grows_and_an_empty_node_catches_up() -> None:
     for mark in found["marks"]:
         assert list(mark["queries"]) == ["transaction_get", "record_get", "proof_record"]
         assert min(mark["height"], mark["tx_per_second"], mark["start_seconds"]) > 0
+        assert mark["floor_tx_per_second"] > mark["tx_per_second"]
         assert mark["database_bytes"] > 50_000
     assert found["catch_up"]["times_live_speed"] > 0
