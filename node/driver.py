@@ -165,18 +165,19 @@ class Driver:
             raise self._failure
         effects: list[Effect] = []
         now, wall = monotonic_ms(), wall_ms()
-        while self.core.chain.writing is None:
-            found = self.arrivals.next(now)
-            if found is None:
-                break
-            event = self._event(*found)
-            if event is not None:
-                effects += self.core.step(event, now, wall)
-            if monotonic_ms() >= now + TURN_MS:
-                self._wake.set()
-                break
-        if self.core.chain.writing is None and self.core.deadline <= now:
-            effects += self.core.step(Expired(), now, wall)
+        with self._reader.steady():
+            while self.core.chain.writing is None:
+                found = self.arrivals.next(now)
+                if found is None:
+                    break
+                event = self._event(*found)
+                if event is not None:
+                    effects += self.core.step(event, now, wall)
+                if monotonic_ms() >= now + TURN_MS:
+                    self._wake.set()
+                    break
+            if self.core.chain.writing is None and self.core.deadline <= now:
+                effects += self.core.step(Expired(), now, wall)
         await self._perform(effects)
         self.arrivals.resume_reading()
 
@@ -225,7 +226,8 @@ class Driver:
             for effect in effects:
                 self._perform_one(effect, encoded)
             stored = any(isinstance(write, WriteBlock) for write in writes)
-            effects = self.core.step(BlockStored(), monotonic_ms(), wall_ms()) if stored else ()
+            with self._reader.steady():
+                effects = self.core.step(BlockStored(), monotonic_ms(), wall_ms()) if stored else ()
 
     def _perform_one(self, effect: Effect, encoded: dict[int, bytes]) -> None:
         match effect:

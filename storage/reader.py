@@ -63,6 +63,8 @@ class SqliteReader:
         self._values = Cache(VALUES_CACHED_MAX if cached else 0)
         self._nodes = Cache(NODES_CACHED_MAX if cached else 0)
         self._cached = cached
+        self._shares = False
+        """Whether reads of the state belong to one transaction of SQLite; see `steady`."""
         try:
             self._connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None
@@ -142,6 +144,22 @@ class SqliteReader:
             self._held = None
             self._row("ROLLBACK")
 
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """Within the context reads of the state share one transaction, begun by the first of them
+        that memory does not answer: a read then costs a third.
+
+        For the thread that executes blocks, which must not let anybody else go on meanwhile: what
+        is committed within is not seen, nor that a step has moved to its file. Not for a snapshot.
+        """
+        self._shares = True
+        try:
+            yield
+        finally:
+            self._shares = False
+            if self._connection.in_transaction:
+                self._row("ROLLBACK")
+
     def derived_height(self) -> int:
         """Return the height up to which the derived file holds what follows, -1 if nothing."""
         if not self.has_derived:
@@ -190,7 +208,7 @@ class SqliteReader:
             for values in self._held.values:
                 if key in values:
                     return values[key]
-        return self._blob("SELECT value FROM derived.state_value WHERE key = ?", key)
+        return self._state_blob("SELECT value FROM derived.state_value WHERE key = ?", key)
 
     def _node(self, path: bytes) -> bytes | None:
         if self._held is None:
@@ -201,7 +219,12 @@ class SqliteReader:
             for nodes in self._held.nodes:
                 if path in nodes:
                     return nodes[path]
-        return self._blob("SELECT node FROM derived.state_node WHERE path = ?", path)
+        return self._state_blob("SELECT node FROM derived.state_node WHERE path = ?", path)
+
+    def _state_blob(self, sql: str, parameter: bytes) -> bytes | None:
+        if self._shares and not self._connection.in_transaction:
+            self._row("BEGIN")
+        return self._blob(sql, parameter)
 
     # ---- blocks ----------------------------------------------------------------------------------
 

@@ -48,11 +48,12 @@ async def redo(
     for height in range(known + 1, head + 1):
         write: WriteBlock | WriteGenesis
         try:
-            write = (
-                _executed(database.path, reader, genesis, window, height)
-                if height > 0
-                else WriteGenesis(*genesis_state(genesis))
-            )
+            with reader.steady():
+                write = (
+                    _executed(database.path, reader, genesis, window, height)
+                    if height > 0
+                    else WriteGenesis(*genesis_state(genesis))
+                )
         except (BatchError, BlockError, StateError) as error:
             raise DamagedError(suspect, _clause(error), height) from error
         await database.derive(write)

@@ -310,6 +310,32 @@ async def test_a_reader_without_memory_sees_every_commit_unasked(tmp_path: Path)
                 assert (reader.value(b"a"), reader.node(b"p")) == (number, number)
 
 
+async def test_reads_of_one_turn_share_a_transaction(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    random = Random()
+    async with opened(path) as database:
+        first = random.write("block", StateChanges({b"a": b"1"}, {b"p": b"1"}, b""), 0)
+        await database.write([first])
+        await database.flush()
+        with reading(path, cached=True) as reader:
+            statements: list[str] = []
+            reader._connection.set_trace_callback(statements.append)
+            with reader.steady():
+                assert (reader.value(b"a"), reader.node(b"p")) == (b"1", b"1")
+                assert (reader.value(b"b"), reader.node(b"q")) == (None, None)
+            begun = [each.split()[0] for each in statements]
+            assert begun == ["BEGIN", "SELECT", "SELECT", "SELECT", "SELECT", "ROLLBACK"]
+            statements.clear()
+            with reader.steady():
+                assert (reader.value(b"a"), reader.value(b"b")) == (b"1", None)
+            assert statements == []
+            second = random.write("block", StateChanges({b"c": b"2"}, {b"q": b"2"}, b""), 0)
+            await database.write([second])
+            reader.written([second])
+            with reader.steady():
+                assert (reader.value(b"c"), reader.node(b"q")) == (b"2", b"2")
+
+
 # ---- snapshots -----------------------------------------------------------------------------------
 
 
