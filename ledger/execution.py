@@ -26,7 +26,7 @@ from ledger.governance import settle
 from ledger.operations import Operation, Party
 from ledger.receipts import DID_NOT_RUN, Receipt, ReceiptCode
 from ledger.replay import ReplayWindow
-from ledger.rules import OK, Situation, apply
+from ledger.rules import OK, Situation, apply, keys_asked
 from ledger.state import (
     Attempt,
     ChainHead,
@@ -120,6 +120,7 @@ def execute_block(
     situation = partial(Situation, genesis, height, time_ms, committee, member_ids)
 
     transactions = [transaction for batch in batches for transaction in batch.transactions]
+    overlay.foresee(keys_asked(transactions, member_ids))
     height_max = height + genesis.limits.replay_window_blocks
     receipts, executed, done = _run(
         height, time_ms, transactions, member_ids, situation, overlay, replay, height_max

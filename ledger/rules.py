@@ -7,6 +7,7 @@ operation has succeeded, so that a block's entries can be worked out again at an
 Sections of docs/ARCHITECTURE.md are named where a rule comes from one.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 import msgspec
@@ -33,7 +34,7 @@ from ledger.operations import (
     Revoke,
 )
 from ledger.receipts import ReceiptCode
-from ledger.standing import known_proposal, owner_of
+from ledger.standing import known_proposal, owner_key, owner_of
 from ledger.state import (
     ChainHead,
     GrantState,
@@ -53,6 +54,7 @@ from ledger.state import (
     record_id,
 )
 from ledger.store import StateReader
+from ledger.transactions import CheckedTransaction
 
 OK = ReceiptCode.OK
 
@@ -92,6 +94,39 @@ def apply(operation: Operation, index: int, now: Situation, state: Overlay) -> R
             return approve_change(operation, now, state)
         case _:
             assert_never(operation)
+
+
+def keys_asked(
+    transactions: Sequence[CheckedTransaction], member_ids: Mapping[bytes, str]
+) -> list[bytes]:
+    """Return keys of the state that running these transactions will ask for.
+
+    So that they are read in one go: what is left out is read when its turn comes.
+    """
+    keys: list[bytes] = []
+    for transaction in transactions:
+        body = transaction.body
+        member = member_ids.get(body.author)
+        if member is None:
+            keys.append(chain_key(person_id(body.author)))
+        for operation in body.operations:
+            match operation:
+                case RegisterRecord():
+                    if member is not None:
+                        keys.append(chain_key(record_id(member, operation.commitment)))
+                    if operation.subject is not None:
+                        keys.append(chain_key(operation.subject))
+                case EnrolPerson():
+                    keys += owner_key(operation.key), chain_key(person_id(operation.key))
+                case Grant():
+                    keys += map(chain_key, operation.records)
+                case RecordShare():
+                    keys += chain_key(operation.record), grant_key(operation.grant)
+                case Revoke():
+                    keys.append(grant_key(operation.grant))
+                case _:
+                    pass
+    return keys
 
 
 def chains_of(operation: Operation, author: Party, state: StateReader) -> tuple[bytes, ...]:

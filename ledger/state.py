@@ -5,7 +5,7 @@ value per chain holds how many entries it has, their accumulated hash, and the e
 that an operation writes few keys and a proof about a chain is a proof of one value.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Final, TypeVar
 
@@ -32,8 +32,9 @@ from primitives.institution import Institution
 INSTITUTIONS_MAX: Final = 1_024
 """Members of one ledger."""
 MEMBERS_KEY: Final = b"members"
-IDS_REMEMBERED_MAX: Final = 4_096
-"""Ids of persons, and of records, that are not hashed again within a block; less than 2 MB."""
+IDS_REMEMBERED_MAX: Final = 10_240
+"""Ids of persons, and of records, that are not hashed again within a block, which names fewer by
+the default of `block_work_max`; less than 5 MB."""
 
 
 class StateError(RuntimeError):
@@ -167,8 +168,10 @@ def read_value(state: StateReader, key: bytes, kind: type[T]) -> T | None:
     if isinstance(state, Overlay):
         return state.read(key, kind)
     raw = state.value(key)
-    if raw is None:
-        return None
+    return None if raw is None else _decode_value(key, raw, kind)
+
+
+def _decode_value(key: bytes, raw: bytes, kind: type[T]) -> T:
     # The members are large, read in every block, and nearly never change.
     decode = _decode_remembered if key == MEMBERS_KEY else decode_own
     try:
@@ -192,6 +195,10 @@ class EmptyState:
         """Return None."""
         return None
 
+    def held(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """Return nothing."""
+        return {}
+
     def node(self, path: bytes) -> bytes | None:
         """Return None."""
         return None
@@ -207,10 +214,11 @@ class Overlay:
     Values are kept as objects: read from below once, encoded once at the end.
     """
 
-    __slots__ = ("_base", "_known", "_written")
+    __slots__ = ("_base", "_foreseen", "_known", "_written")
 
     def __init__(self, base: StateReader) -> None:
         self._base = base
+        self._foreseen: Mapping[bytes, bytes] = {}
         self._known: dict[bytes, Canonical | None] = {}
         self._written: dict[bytes, Canonical] = {}
 
@@ -218,6 +226,17 @@ class Overlay:
         """Return the canonical value bytes under a key, or None."""
         written = self._written.get(key)
         return self._base.value(key) if written is None else encode(written)
+
+    def held(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """Return what those of `keys` hold that hold anything."""
+        held = dict(self._base.held(keys))
+        held.update((key, encode(self._written[key])) for key in keys if key in self._written)
+        return held
+
+    def foresee(self, keys: Sequence[bytes]) -> None:
+        """Read from below in one go what is about to be read here; once, before anything is."""
+        self._foreseen = self._base.held(keys)
+        self._known.update(dict.fromkeys(key for key in keys if key not in self._foreseen))
 
     def node(self, path: bytes) -> bytes | None:
         """Return the trie node below: writes reach the trie only when a block is complete."""
@@ -227,7 +246,10 @@ class Overlay:
         """Return the value under `key`, a `kind` or None."""
         value = self._known.get(key, _UNKNOWN)
         if value is _UNKNOWN:
-            value = self._known[key] = read_value(self._base, key, kind)
+            raw = self._foreseen.get(key)
+            value = self._known[key] = (
+                read_value(self._base, key, kind) if raw is None else _decode_value(key, raw, kind)
+            )
         # The prefixes of keys keep the kinds apart.
         return value  # type: ignore[return-value]
 

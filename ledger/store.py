@@ -24,6 +24,10 @@ class StateReader(Protocol):
         """The canonical value bytes under a key, or None."""
         ...
 
+    def held(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """What those of `keys` hold that hold anything: many keys cost less than one by one."""
+        ...
+
     def node(self, path: bytes) -> bytes | None:
         """The encoded trie node at a path of nibbles (one byte each), or None."""
         ...

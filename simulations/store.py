@@ -5,7 +5,7 @@ daemon's database keeps: a block drops promises and undecided proposals up to it
 undecided batches that no later block may list.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self, assert_never
 
 from consensus.events import Persist
@@ -103,6 +103,10 @@ class MemoryStore:
     def value(self, key: bytes) -> bytes | None:
         """The value under a key of the state map."""
         return self.values.get(key)
+
+    def held(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """What those of `keys` hold that hold anything."""
+        return {key: self.values[key] for key in keys if key in self.values}
 
     def node(self, path: bytes) -> bytes | None:
         """A node of the state trie."""

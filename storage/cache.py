@@ -45,6 +45,10 @@ class Cache:
                 self.put(key, found)
         return found
 
+    def parts(self) -> tuple[Mapping[bytes, bytes | None], ...]:
+        """Return all that is remembered, the younger part first."""
+        return self._young, self._old
+
     def put(self, key: bytes, held: bytes | None) -> None:
         """Remember what `key` holds."""
         self._young[key] = held

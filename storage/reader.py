@@ -13,7 +13,7 @@ or as after, as any reader may; after it, never the old value: `written` covers 
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -28,6 +28,7 @@ from storage import schema
 from storage.cache import UNKNOWN, Cache
 from storage.derived import ID_BYTES, VERSION
 from storage.errors import DamagedError, StorageError, derived_path, explain
+from storage.many import KEYS_ASKED_MIN, VALUES_OF, questions, take_known
 from storage.recent import NOTHING, Recent, Step, View
 from storage.seal import SealError, read_sealed
 
@@ -37,6 +38,8 @@ NODES_CACHED_MAX: Final = 65_536
 """Trie nodes; about 40 MB."""
 CACHE_KIB: Final = 8 * 1024
 """Pages that a reader keeps in memory. Any commit empties them."""
+
+_UNREADABLE: Final = "the bytes of a row cannot be read"
 
 T = TypeVar("T")
 
@@ -184,6 +187,25 @@ class SqliteReader:
             found = self._value(key)
             self._values.put(key, found)
         return found
+
+    def held(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """Return what those of `keys` hold that hold anything; a cached reader reads them together.
+
+        See storage/many.py.
+        """
+        if not self._cached or len(keys) < KEYS_ASKED_MIN:
+            return {key: held for key in keys if (held := self.value(key)) is not None}
+        left: dict[bytes, None] = dict.fromkeys(keys)
+        found: dict[bytes, bytes] = {}
+        for known in (*self._values.parts(), *(step.values for step in self._steps())):
+            found.update(take_known(left, known))
+        stored: dict[bytes, bytes] = {}
+        for asked in questions(list(left)):
+            stored.update(self.rows(VALUES_OF, *asked))
+        if not all(isinstance(held, bytes) for held in stored.values()):
+            raise DamagedError(derived_path(self._path), _UNREADABLE)
+        self._values.put_all(stored)
+        return found | stored
 
     def node(self, path: bytes) -> bytes | None:
         """Return the encoded trie node at a path of nibbles (one byte each), or None."""
@@ -412,7 +434,7 @@ class SqliteReader:
             return None
         if not isinstance(row[0], bytes):
             # SQLite takes the type of a column from the row, so damage may change it.
-            raise DamagedError(self._file(sql), "the bytes of a row cannot be read")
+            raise DamagedError(self._file(sql), _UNREADABLE)
         return row[0]
 
     def _decode(self, raw: bytes, kind: type[T], what: str) -> T:

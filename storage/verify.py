@@ -103,6 +103,9 @@ class _Memory:
     def value(self, key: bytes) -> bytes | None:
         return self.values.get(key)
 
+    def held(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        return {key: self.values[key] for key in keys if key in self.values}
+
     def node(self, path: bytes) -> bytes | None:
         return self.nodes.get(path)
 

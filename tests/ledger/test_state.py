@@ -1,5 +1,7 @@
 """Keys, ids and overlays."""
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,6 +114,38 @@ def test_each_value_is_read_from_below_once(monkeypatch: pytest.MonkeyPatch) -> 
             Attempt(block).read(key, ChainHead)
             block.read(key, ChainHead)
     assert reads == [b"there", b"absent"]
+
+
+def test_what_is_foreseen_is_read_together_and_then_not_again() -> None:
+    class Held(EmptyState):
+        def held(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+            assert keys == [b"there", b"absent"]
+            return {b"there": encode(HEAD)}
+
+        def value(self, key: bytes) -> bytes | None:
+            assert key == b"else"
+            return None
+
+    block = Overlay(Held())
+    block.foresee([b"there", b"absent"])
+    for reader in (Attempt(block), block):
+        assert reader.read(b"there", ChainHead) == HEAD
+        assert reader.read(b"absent", ChainHead) is None
+        assert reader.read(b"else", ChainHead) is None
+
+
+def test_an_overlay_tells_what_many_keys_hold() -> None:
+    base = MemoryStore()
+    base.values[b"below"] = base.values[b"both"] = encode(HEAD)
+    overlay = Overlay(base)
+    changed = ChainHead(5, bytes(32), Member("hospital-0"))
+    overlay.write(b"both", changed)
+    overlay.write(b"above", changed)
+
+    above = encode(changed)
+    expected = {b"below": encode(HEAD), b"both": above, b"above": above}
+    assert overlay.held([b"below", b"both", b"above", b"absent"]) == expected
+    assert EmptyState().held([b"below"]) == {}
 
 
 def test_values_are_read_from_any_reader() -> None:

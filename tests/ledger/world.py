@@ -1,7 +1,7 @@
 """A ledger in memory for tests: institutions, a store of dictionaries, certified blocks."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 
 from consensus.certificates import assemble
@@ -103,6 +103,9 @@ class MemoryStore:
 
     def value(self, key: bytes) -> bytes | None:
         return self.values.get(key)
+
+    def held(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        return {key: self.values[key] for key in keys if key in self.values}
 
     def node(self, path: bytes) -> bytes | None:
         return self.nodes.get(path)

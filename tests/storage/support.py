@@ -1,7 +1,7 @@
 """A small real ledger, block by block, and a model of the store in dictionaries."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from consensus.certificates import assemble
@@ -77,6 +77,9 @@ class Model:
 
     def value(self, key: bytes) -> bytes | None:
         return self.values.get(key)
+
+    def held(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        return {key: self.values[key] for key in keys if key in self.values}
 
     def node(self, path: bytes) -> bytes | None:
         return self.nodes.get(path)

@@ -31,6 +31,7 @@ from primitives.block import Block, BlockHeader
 from primitives.hashing import digest
 from storage.database import Database, StorageError
 from storage.errors import derived_path
+from storage.many import KEYS_ASKED, KEYS_ASKED_MIN
 from storage.reader import SqliteReader
 from storage.redo import redo
 from tests.storage.support import Ledger, Model, make_genesis
@@ -99,8 +100,10 @@ def check_equal(reader: LedgerReader, model: Model) -> None:
     for block_hash, block in model.proposals().items():
         assert reader.proposal(block_hash) == block
     assert reader.proposal(ABSENT) is None
+    assert reader.held([ABSENT, *model.values, ABSENT]) == model.values
     for key, value in model.values.items():
         assert reader.value(key) == value
+    assert reader.held([*model.values, ABSENT]) == model.values
     for path, node in model.nodes.items():
         assert reader.node(path) == node
     assert reader.value(ABSENT) is None
@@ -251,6 +254,7 @@ async def test_readers_equal_a_model_in_dictionaries(
         # Memory for fewer keys than there are.
         patch.setattr(storage.reader, "VALUES_CACHED_MAX", 3)
         patch.setattr(storage.reader, "NODES_CACHED_MAX", 2)
+        patch.setattr(storage.reader, "KEYS_ASKED_MIN", 1)
         path = Path(directory) / "db"
         async with opened(path) as database:
             with reading(path) as plain, reading(path, cached=True) as cached:
@@ -308,6 +312,43 @@ async def test_a_reader_without_memory_sees_every_commit_unasked(tmp_path: Path)
                 changed = StateChanges({b"a": number}, {b"p": number}, b"")
                 await database.write([random.write("block", changed, 0)])
                 assert (reader.value(b"a"), reader.node(b"p")) == (number, number)
+
+
+@pytest.mark.parametrize("count", [KEYS_ASKED_MIN - 1, KEYS_ASKED_MIN, 2 * KEYS_ASKED + 1])
+async def test_many_values_are_read_in_few_statements(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "db"
+    random = Random()
+    keys = [b"%d" % number for number in range(count)]
+    values = {key: b"held " + key for key in keys[::2]}
+    async with opened(path) as database:
+        await database.write([random.write("block", StateChanges(values, {b"p": b"1"}, b""), 0)])
+        await database.flush()
+        with reading(path, cached=True) as reader:
+            statements: list[str] = []
+            reader._connection.set_trace_callback(statements.append)
+            assert reader.held(keys) == values
+            assert len(statements) == (count if count < KEYS_ASKED_MIN else 1 + count // KEYS_ASKED)
+            statements.clear()
+            assert {key: reader.value(key) for key in values} == values
+            assert statements == []
+
+
+async def test_a_value_of_another_type_is_damage_among_many(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    random = Random()
+    values = {b"%d" % number: b"1" for number in range(KEYS_ASKED_MIN)}
+    async with opened(path) as database:
+        await database.write([random.write("block", StateChanges(values, {b"p": b"1"}, b""), 0)])
+        await database.flush()
+        with sqlite3.connect(derived_path(path)) as other:
+            other.execute("PRAGMA ignore_check_constraints = ON")
+            other.execute("UPDATE state_value SET value = 7 WHERE key = CAST('9' AS BLOB)")
+        other.close()
+        with (
+            reading(path, cached=True) as reader,
+            pytest.raises(StorageError, match="bytes of a row cannot be read"),
+        ):
+            reader.held(list(values))
 
 
 async def test_reads_of_one_turn_share_a_transaction(tmp_path: Path) -> None:
