@@ -2,20 +2,22 @@
 window.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from consensus.committee import Committee
 from consensus.messages import Decision
 from ledger.changes import Join
 from ledger.committee import committee_at
-from ledger.execution import ExecutedBlock
+from ledger.execution import ExecutedBlock, check_block, execute_block
 from ledger.genesis import Genesis
 from ledger.replay import ReplayWindow
 from ledger.standing import STANDING_KEY, known_proposal, proposals_of
 from ledger.state import MEMBERS_KEY, members
 from ledger.store import LedgerReader, StateReader, WriteBlock
+from ledger.transactions import CheckedBatch
 from node.events import Admit, Applied
 from node.outbox import Outbox
+from primitives.block import Block
 from primitives.institution import Institution
 
 
@@ -51,6 +53,26 @@ class Chain:
         """Whether this is a member's present key: then it may act as that member."""
         member = self.members.get(id)
         return member is not None and member.key == key
+
+    def execute(
+        self, view: int, proposer: str, time_ms: int, batches: Sequence[CheckedBatch]
+    ) -> ExecutedBlock:
+        """Execute a block of ours, or of another that has drafted it. Raises BlockError."""
+        self._count(batches)
+        return execute_block(
+            self.head, view, proposer, time_ms, batches, self.reader, self.replay, self.genesis
+        )
+
+    def check(self, block: Block, batches: Sequence[CheckedBatch]) -> ExecutedBlock:
+        """Execute a block and demand exactly its header. Raises BlockError."""
+        self._count(batches)
+        return check_block(block, self.head, batches, self.reader, self.replay, self.genesis)
+
+    def _count(self, batches: Sequence[CheckedBatch]) -> None:
+        """What is executed takes most of a node's time."""
+        self._outbox.counters["blocks_executed"] += 1
+        count = sum(len(batch.transactions) for batch in batches)
+        self._outbox.counters["transactions_executed"] += count
 
     def write(self, decision: Decision, executed: ExecutedBlock) -> None:
         """Apply a decided block: ask for it to be written; `advance` follows when it is durable."""

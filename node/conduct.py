@@ -27,6 +27,7 @@ Reason = (
         # consensus
         "relayed",
         "block_invalid",
+        "draft_invalid",
         "payload_false",
         "batch_left_out",
         "clock_differs",

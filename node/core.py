@@ -6,9 +6,10 @@ another batch of ours is undecided, with others: a voter's with its next vote. T
 durable and carried to the voters. Whoever is primary is told `Pending`, once all that waits for the
 turn has been stepped, lest a block be made of the first batch alone; it answers the replica's
 WantBlock by executing the pending batches on the head. Every other voter executes the proposed
-block the same way before the replica may PREPARE it. A decided block has thus been executed
-already: it is written as it is, and when the shell says `BlockStored` the core moves to the next
-height. A block that comes by sync takes the same last steps.
+block the same way before the replica may PREPARE it, a large one while the primary does
+(drafts.py). A decided block has thus been executed already: it is written as it is, and when the
+shell says `BlockStored` the core moves to the next height. A block that comes by sync takes the
+same last steps.
 
 Between a WriteBlock and BlockStored no event is stepped, so the reader always shows exactly the
 state of the head.
@@ -27,6 +28,7 @@ from ledger.transactions import CheckedBatch
 from node.announced import Announced
 from node.chain import Chain
 from node.conduct import Conduct
+from node.drafts import Drafts
 from node.events import (
     BatchArrived,
     BlockArrived,
@@ -58,6 +60,7 @@ from node.wire import (
     BlocksWanted,
     BlockWanted,
     Consensus,
+    Draft,
     Gossip,
     Head,
     HeadAnnounced,
@@ -83,6 +86,9 @@ class CoreSettings:
     """The same for a peer that lied many times in a row."""
     stubborn: bool = False
     """Vote on although our key has signed what we have not: what a simulated liar does."""
+    draft_work_min: int = 300
+    """Units of work (`block_work_max`) of a block from which on the voters are told beforehand what
+    it will list: some 2 ms of execution."""
     spread: SpreadSettings = field(default_factory=SpreadSettings)
     mempool: MempoolLimits = field(default_factory=MempoolLimits)
 
@@ -125,7 +131,10 @@ class Core:
         """There may be new work, of which the seat is told when the shell has gathered all."""
         self._meet_members()
         candidates = Candidates(settings.fetch_patience_ms, settings.fetch_retry_ms)
-        self._judging = Judging(id, self.chain, candidates, self.mempool, self._outbox)
+        self._drafts = Drafts(id, settings.draft_work_min, self.chain, self.mempool, self._outbox)
+        self._judging = Judging(
+            id, self.chain, candidates, self.mempool, self._drafts, self._outbox
+        )
         self._spreading = Spreading(
             id, key, settings.spread, self.chain, self.mempool, self._outbox, boots
         )
@@ -189,7 +198,7 @@ class Core:
     @property
     def deadline(self) -> int:
         """When to step Expired, in monotonic ms."""
-        if self._pend_due:
+        if self._pend_due or self._drafts.due:
             return self._outbox.now
         times = (
             self._spreading.deadline,
@@ -288,7 +297,7 @@ class Core:
             case _:
                 self.counters[f"batch_{reason}"] += 1
 
-    def _take_message(self, peer: str, message: Consensus | Head | Testimony) -> None:
+    def _take_message(self, peer: str, message: Consensus | Head | Testimony | Draft) -> None:
         match message:
             case Head(height):
                 self._seat.hear_head(peer, height)
@@ -307,6 +316,9 @@ class Core:
                     self._spreading.tell_laggard(peer)
             case Testimony(height, signer, statement):
                 self._seat.drive(consensus_events.Heard(peer, height, signer, statement))
+            case Draft():
+                if self.votes:
+                    self._drafts.hear(peer, message)
             case _:
                 assert_never(message)
 
@@ -396,11 +408,13 @@ class Core:
         if self._sweep_at <= self._outbox.now:
             self._sweep_at = self._outbox.now + self._sweep_ms
             self._remove_dead()
-        self._pend_due = self._spreading.expire() or self._pend_due
+        self._pend_due |= self._spreading.expire() | self._drafts.take_due()
         if self._pend_due and not self.sync.ready:
             # What we proposed before the blocks that wait would be of the past.
             self._pend_due = False
             self._seat.pend()
+        if self.votes and self.view == 0 and not self.sync.ready and self.chain.writing is None:
+            self._judging.execute_draft()
         self._judging.ask()
         self._seat.expire()
         self._apply_synced()

@@ -13,7 +13,7 @@ from consensus.certificates import Verified
 from consensus.messages import Decision
 from ledger.store import Write, WriteBlock
 from ledger.transactions import CheckedBatch, CheckedTransaction
-from node.wire import BlockFound, Consensus, Gossip, Head, Message, Request, Testimony
+from node.wire import BlockFound, Consensus, Draft, Gossip, Head, Message, Request, Testimony
 from primitives.block import BlockHeader
 from primitives.institution import Institution
 
@@ -42,7 +42,7 @@ class MessageArrived:
     """A direct message came from a peer; batches come as BatchArrived instead."""
 
     peer: str
-    message: Consensus | Head | Testimony
+    message: Consensus | Head | Testimony | Draft
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,11 @@ from collections.abc import Sequence
 
 from consensus.certificates import CertificateError, SignatureCache, check_certificate
 from consensus.messages import Phase
-from ledger.execution import (
-    BlockError,
-    ExecutedBlock,
-    check_block,
-    execute_block,
-    payload_batches,
-    select_batches,
-)
+from ledger.execution import BlockError, ExecutedBlock, payload_batches
 from ledger.state import StateError
 from ledger.transactions import BatchError, CheckedBatch, check_batch, signed_by
 from node.chain import Chain
+from node.drafts import Drafts
 from node.events import SendRequest, SyncedBlock
 from node.fetching import Candidate, Candidates
 from node.mempool import Mempool
@@ -40,12 +34,19 @@ class Judging:
     """The executed blocks of the current height, and the candidates on their way there."""
 
     def __init__(
-        self, id: str, chain: Chain, candidates: Candidates, mempool: Mempool, outbox: Outbox
+        self,
+        id: str,
+        chain: Chain,
+        candidates: Candidates,
+        mempool: Mempool,
+        drafts: Drafts,
+        outbox: Outbox,
     ) -> None:
         self._id = id
         self._chain = chain
         self._candidates = candidates
         self._mempool = mempool
+        self._drafts = drafts
         self._outbox = outbox
         self._executed: dict[bytes, ExecutedBlock] = {}
         self._refused: dict[bytes, None] = {}
@@ -63,6 +64,7 @@ class Judging:
     def clear(self) -> None:
         """A block was applied: nothing of the old height matters any more."""
         self._candidates.clear()
+        self._drafts.clear()
         self._executed.clear()
         self._refused.clear()
         self._censored_view = None
@@ -74,27 +76,14 @@ class Judging:
             self._executed = {block_hash: self._executed[block_hash] for block_hash in kept}
 
     def build(self, view: int) -> Block | None:
-        """A block of pending batches on our head, or None if there is nothing to propose."""
-        chain = self._chain
-        time_ms = max(self._outbox.wall, chain.head.time_ms + 1)
-        chosen = select_batches(
-            self._mempool.proposable(chain.next_height, time_ms, chain.replay),
-            chain.next_height,
-            chain.reader,
-            chain.replay,
-            chain.genesis,
-        )
+        """A block of pending batches on our head; None if there is nothing to propose, or if the
+        voters are told first what it will list (drafts.py).
+        """
+        listing = self._drafts.listing(view)
+        if listing is None:
+            return None
         try:
-            executed = execute_block(
-                chain.head,
-                view,
-                self._id,
-                time_ms,
-                chosen,
-                chain.reader,
-                chain.replay,
-                chain.genesis,
-            )
+            executed = self._chain.execute(view, self._id, listing.time_ms, listing.batches)
         except BlockError:
             self._outbox.counters["nothing_to_propose"] += 1
             return None
@@ -136,6 +125,11 @@ class Judging:
         for peer, request in self._candidates.due(self._outbox.now, self._outbox.connected):
             self._outbox.add(SendRequest(peer, request))
 
+    def execute_draft(self) -> None:
+        """Execute what is about to be proposed, unless a block of this height is here already."""
+        if not self._executed:
+            self._drafts.execute()
+
     def execute(self, block: Block, batches: Sequence[CheckedBatch]) -> ExecutedBlock | None:
         """Execute a block on our head; None if it is not exactly what its header says, which is
         found out once.
@@ -143,11 +137,8 @@ class Judging:
         known = self._executed.get(block.hash)
         if known is not None:
             return known
-        chain = self._chain
         try:
-            executed = check_block(
-                block, chain.head, batches, chain.reader, chain.replay, chain.genesis
-            )
+            executed = self._drafts.executed(block) or self._chain.check(block, batches)
         except BlockError as error:
             self._refuse(block, str(error))
             return None

@@ -12,7 +12,16 @@ import msgspec
 from consensus.evidence import Statement
 from consensus.messages import Decision, Signed
 from primitives.block import Block
-from primitives.codec import Canonical, CodecError, Digest, Height, InstitutionId, UInt, decode
+from primitives.codec import (
+    Canonical,
+    CodecError,
+    Digest,
+    Height,
+    InstitutionId,
+    Milliseconds,
+    UInt,
+    decode,
+)
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 CONSENSUS_BYTES_MAX = 256 * 1024
@@ -61,7 +70,17 @@ class Testimony(Canonical, frozen=True, tag=4):
     statement: Statement
 
 
-Message = Consensus | BatchBody | Head | Testimony
+class Draft(Canonical, frozen=True, tag=5):
+    """What the sender's block of the first view is going to list and how it is dated, before it has
+    executed it (node/drafts.py).
+    """
+
+    height: Height
+    time_ms: Milliseconds
+    batches: Annotated[tuple[Digest, ...], msgspec.Meta(max_length=BLOCK_BATCHES_MAX)]
+
+
+Message = Consensus | BatchBody | Head | Testimony | Draft
 
 # ---- gossip --------------------------------------------------------------------------------------
 

@@ -38,7 +38,6 @@ from node.events import (
 )
 from node.intake import check_submission
 from node.wire import BatchBody, Gossip, Message, Request
-from primitives.block import Block
 from primitives.codec import encode
 from primitives.keys import PrivateKey
 from simulations.answers import answer_events
@@ -82,16 +81,19 @@ class CapacityNode:
         """Whether a turn waits, runs, or commits what it has to write."""
         self._deadline_ms: int | None = None
         self._woken_at: int | None = None
-        self._executed: dict[bytes, None] = {}
+        self._executed_before = 0, 0
+        """Blocks and simulated transactions that the core had executed before its last step."""
         self._checks_seen = 0
         self._sent: tuple[Message | None, Sized[Message] | None] = (None, None)
         window = restore_window(store, site.genesis)
+        stands_for = site.shape.burst * site.shape.operations
+        draft_work_min = max(CoreSettings().draft_work_min // stands_for, 1)
         self.core = Core(
             site.genesis,
             id,
             key,
             store,
-            CoreSettings(),
+            CoreSettings(draft_work_min=draft_work_min),
             window,
             boots=1,
             restored=False,
@@ -174,17 +176,14 @@ class CapacityNode:
         """Gather the effects of a step; what it has calculated besides taking in its event."""
         self._effects += effects
         costs, checks = self.site.costs, self.core.signature_checks
+        spent_us = self._execute_us()
         # A replica that has just taken its seat counts from 0.
-        spent_us = max(checks - self._checks_seen, 0) * costs.signature_check_us
+        spent_us += max(checks - self._checks_seen, 0) * costs.signature_check_us
         self._checks_seen = checks
         for effect in effects:
             match effect:
-                case WritePromise(_, promise):
+                case WritePromise():
                     spent_us += costs.signature_make_us
-                    if promise.block is not None:
-                        spent_us += self._execute_us(promise.block)
-                case WriteBlock(decision):
-                    spent_us += self._execute_us(decision.block)
                 case WriteBatch(batch) if batch.author == self.id:
                     self.site.checks.keep(batch)
                     spent_us += costs.signature_make_us
@@ -192,14 +191,16 @@ class CapacityNode:
                     pass
         return spent_us
 
-    def _execute_us(self, block: Block) -> float:
-        """What executing a block costs, the first time."""
-        if block.hash in self._executed:
-            return 0.0
-        self._executed[block.hash] = None
-        costs = self.site.costs
-        operations = self.site.operations_in(block)
-        return costs.block_execute_us + operations * costs.operation_execute_us
+    def _execute_us(self) -> float:
+        """What the blocks cost that the last step has executed."""
+        counters, (blocks, transactions) = self.core.counters, self._executed_before
+        executed = counters["blocks_executed"], counters["transactions_executed"]
+        self._executed_before = executed
+        costs, shape = self.site.costs, self.site.shape
+        operations = (executed[1] - transactions) * shape.burst * shape.operations
+        return (executed[0] - blocks) * costs.block_execute_us + (
+            operations * costs.operation_execute_us
+        )
 
     # ---- effects ---------------------------------------------------------------------------------
 

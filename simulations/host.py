@@ -46,7 +46,7 @@ from simulations.scenario import GENESIS_MS
 from simulations.store import MemoryStore
 from simulations.story import name_of, steps_of
 from simulations.trace import Detail
-from simulations.world import Backup, Spinning, World
+from simulations.world import DRAFT_WORK_MIN, Backup, Spinning, World
 
 CHECK_MS_MAX = 3
 """The longest that the signatures of a batch take to be checked beside the loop."""
@@ -139,7 +139,7 @@ class Host:
             self.id,
             self.key,
             store,
-            CoreSettings(stubborn=self.shown != self.name),
+            CoreSettings(stubborn=self.shown != self.name, draft_work_min=DRAFT_WORK_MIN),
             restore_window(store, world.genesis),
             boots=self.life,
             restored=self._forgot,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from consensus.messages import Commit, Prepare, PrePrepare, Signed, ViewChange
 from ledger.store import Write, WriteBlock, WritePromise
-from node.wire import BatchBody, Consensus, Head, Message, Testimony
+from node.wire import BatchBody, Consensus, Draft, Head, Message, Testimony
 from simulations.trace import Detail
 
 
@@ -52,3 +52,5 @@ def name_of(message: Message) -> str:
             return f"its head {height}"
         case Testimony(height, signer):
             return f"what {signer} said at height {height}"
+        case Draft(height):
+            return f"its draft of height {height}"

@@ -19,6 +19,9 @@ from simulations.trace import Trace
 if TYPE_CHECKING:
     from simulations.host import Host
 
+DRAFT_WORK_MIN = 3
+"""Two operations make a block large enough to be drafted: what is simulated is small."""
+
 
 class Spinning(Exception):
     """A node turns again and again without time passing: a daemon would burn its processor."""

@@ -13,6 +13,7 @@ from node.wire import (
     BlockFound,
     BlocksFound,
     Consensus,
+    Draft,
     Head,
     Message,
     Request,
@@ -93,15 +94,18 @@ class Censor(Behaviour):
 
 
 class Spoiler(Behaviour):
-    """Gives bodies that are not those of their headers: other batches under the right hash. It
-    helps blocks to be prepared but never to be decided, and tells nobody what it has decided
-    itself, so that the others need each other.
+    """Gives bodies that are not those of their headers: other batches under the right hash, and
+    drafts of other blocks than it proposes. It helps blocks to be prepared but never to be decided,
+    and tells nobody what it has decided itself, so that the others need each other.
     """
 
     def outgoing(self, host: "Host", peer: str, message: Message) -> list[bytes]:
         """Spoil half of its proposals; keep its COMMITs and its head to itself."""
         if isinstance(message, Head):
             return []
+        if isinstance(message, Draft) and self.chance.random() < 0.5:
+            self.lies["false draft"] += 1
+            return [encode(self._draft_otherwise(message))]
         if isinstance(message, Consensus):
             signed = message.signed
             if isinstance(signed.message, Commit):
@@ -119,6 +123,12 @@ class Spoiler(Behaviour):
         if isinstance(response, BlockFound) and response.block is not None:
             return encode(BlockFound(self._spoil(response.block)))
         return None if isinstance(response, BlocksFound) else encode(response)
+
+    def _draft_otherwise(self, draft: Draft) -> Draft:
+        """Other batches or another time; both can be executed."""
+        if len(draft.batches) > 1 and self.chance.random() < 0.5:
+            return msgspec.structs.replace(draft, batches=draft.batches[1:])
+        return msgspec.structs.replace(draft, time_ms=draft.time_ms + 1)
 
     def _spoil(self, block: Block) -> Block:
         self.lies["false body"] += 1

@@ -9,6 +9,7 @@ from consensus.tally import VIEWS_KEPT_MAX
 from consensus.witness import FORGED_MAX, HEARD_MAX, KEPT_MAX, STORIES_MAX, TOLD_MAX
 from node.conduct import PEERS_MAX, REASONS
 from node.core import Core
+from node.drafts import HEARD_HEIGHTS
 from node.fetching import CANDIDATES_MAX
 from node.judging import REFUSED_MAX
 from node.mempool import MempoolLimits
@@ -40,6 +41,7 @@ def check_bounds(core: Core, limits: MempoolLimits) -> None:
     for announcer in announced._announcers.values():
         assert len(announcer.asked) <= WANTED_BATCHES_MAX
     judging, block_limits = core._judging, core.genesis.limits
+    assert len(core._drafts._heard) <= HEARD_HEIGHTS
     assert len(judging._refused) <= REFUSED_MAX
     assert len(judging._candidates._by_hash) <= CANDIDATES_MAX
     for candidate in judging._candidates._by_hash.values():

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import ledger.execution
-import node.judging
+import node.chain
 from consensus.messages import Prepare, PrePrepare, sign
 from ledger.execution import ExecutedBlock, execute_block
 from ledger.replay import ReplayWindow
@@ -92,7 +92,7 @@ def test_a_block_is_executed_once_by_each_node(monkeypatch: pytest.MonkeyPatch) 
         return execute_block(parent, *rest)
 
     # check_block calls the one of its own module.
-    for module in (node.judging, ledger.execution):
+    for module in (node.chain, ledger.execution):
         monkeypatch.setattr(module, "execute_block", counted)
     net = Net(make_genesis(4, 1, 1))
     for number in range(5):

@@ -159,6 +159,7 @@ statements = st.one_of(
     st.builds(ViewChangeStatement, views, claims, st.just(b"s" * 64)),
 )
 digests = st.lists(hashes | st.binary(min_size=32, max_size=32), max_size=6).map(tuple)
+listings = st.lists(st.sampled_from([batch.id for batch in BATCHES]), max_size=3).map(tuple)
 requests = st.one_of(
     st.builds(BatchesWanted, digests),
     st.builds(BlockWanted, hashes),
@@ -172,6 +173,11 @@ events: st.SearchStrategy[Event] = st.one_of(
         MessageArrived,
         peers,
         st.builds(wire.Testimony, heights, st.sampled_from([*VOTERS, "zoe"]), statements),
+    ),
+    st.builds(
+        MessageArrived,
+        peers,
+        st.builds(wire.Draft, heights, st.integers(0, 2**53), digests | listings),
     ),
     st.builds(BatchArrived, peers, st.sampled_from(BATCHES)),
     st.builds(GossipArrived, peers, st.builds(BatchesAnnounced, digests)),

@@ -17,6 +17,7 @@ HOMES = (
     "consensus.witness",
     "node.conduct",
     "node.core",
+    "node.drafts",
     "node.driver",
     "node.fetching",
     "node.judging",

@@ -34,6 +34,7 @@ from node.wire import (
     BlocksWanted,
     BlockWanted,
     Consensus,
+    Draft,
     Head,
     HeadAnnounced,
     decode_gossip,
@@ -100,7 +101,7 @@ def test_frames_refused(vector: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("section", "decode", "kinds"),
     [
-        ("messages", decode_message, (Consensus, BatchBody, Head)),
+        ("messages", decode_message, (Consensus, BatchBody, Head, Draft)),
         ("gossip", decode_gossip, (BatchesAnnounced, HeadAnnounced)),
     ],
 )

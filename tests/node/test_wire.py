@@ -28,6 +28,7 @@ from node.wire import (
     BlocksWanted,
     BlockWanted,
     Consensus,
+    Draft,
     Gossip,
     Head,
     HeadAnnounced,
@@ -58,7 +59,9 @@ def promise() -> Consensus:
     return Consensus(bench.store.promises(1)[0].signed)
 
 
-@pytest.mark.parametrize("message", [promise(), BatchBody(b"x"), Head(3, DIGEST)])
+@pytest.mark.parametrize(
+    "message", [promise(), BatchBody(b"x"), Head(3, DIGEST), Draft(3, 4, (DIGEST,))]
+)
 def test_messages(message: Message) -> None:
     assert decode_message(encode(message)) == message
 
