@@ -1,5 +1,5 @@
--- What follows from the blocks of the ledger's file, up to one height: it can be made again from
--- them. storage/derived.py says how it is written.
+-- Version 1 of the derived file: what follows from the blocks of the ledger's file, up to one
+-- height, so that it can be made again from them. storage/derived.py says how it is written.
 
 PRAGMA application_id = 0x6d647064;
 

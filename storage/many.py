@@ -11,6 +11,11 @@ KEYS_ASKED_MIN: Final = 32
 """Fewer are read one by one."""
 _PLACES: Final = ", ".join("?" * KEYS_ASKED)
 VALUES_OF: Final = f"SELECT key, value FROM derived.state_value WHERE key IN ({_PLACES})"  # noqa: S608
+SEQUENCES_OF: Final = (
+    "SELECT author, sequence FROM json_each(?2) CROSS JOIN batch"
+    " ON batch.id = substr(?1, json_each.key * 32 + 1, 32) ORDER BY json_each.key"
+)
+"""Of batches by their ids, which are joined to one; an array of as many zeros comes with them."""
 
 
 def take_known(left: dict[bytes, None], known: Mapping[bytes, bytes | None]) -> dict[bytes, bytes]:

@@ -15,22 +15,25 @@ or as after, as any reader may; after it, never the old value: `written` covers 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self
 
 from consensus.events import Persist
 from consensus.messages import Certificate, Decision, Signed
 from ledger.receipts import Receipt
 from ledger.store import Write, WriteBlock, WriteGenesis
 from primitives.block import Block, BlockHeader
-from primitives.codec import CodecError, decode
+from primitives.codec import CodecError, decode_own
 from storage import schema
 from storage.cache import UNKNOWN, Cache
-from storage.derived import ID_BYTES, VERSION
+from storage.derived import VERSION
 from storage.errors import DamagedError, StorageError, derived_path, explain
-from storage.many import KEYS_ASKED_MIN, VALUES_OF, questions, take_known
+from storage.many import KEYS_ASKED_MIN, SEQUENCES_OF, VALUES_OF, questions, take_known
+from storage.places import NIBBLES_MAX, place
+from storage.queries import UNREADABLE, Queries
 from storage.recent import NOTHING, Recent, Step, View
-from storage.seal import SealError, read_sealed
+from storage.runs import CHAIN, TRANSACTION, PageError, read
 
 VALUES_CACHED_MAX: Final = 65_536
 """State values; about 30 MB at 200 bytes a value."""
@@ -39,12 +42,8 @@ NODES_CACHED_MAX: Final = 65_536
 CACHE_KIB: Final = 8 * 1024
 """Pages that a reader keeps in memory. Any commit empties them."""
 
-_UNREADABLE: Final = "the bytes of a row cannot be read"
 
-T = TypeVar("T")
-
-
-class SqliteReader:
+class SqliteReader(Queries):
     """Reads one database file. Every method raises StorageError if the file cannot be read."""
 
     def __init__(
@@ -56,7 +55,6 @@ class SqliteReader:
         ledger_alone: bool = False,
     ) -> None:
         """With `ledger_alone` the derived file may be missing: then there is no state to read."""
-        self._path = path
         self.has_derived = not ledger_alone or derived_path(path).exists()
         self.recent = recent
         self._held: View | None = None
@@ -68,12 +66,7 @@ class SqliteReader:
         self._cached = cached
         self._shares = False
         """Whether reads of the state belong to one transaction of SQLite; see `steady`."""
-        try:
-            self._connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None
-            )
-        except sqlite3.Error as error:
-            raise explain(error, path) from error
+        super().__init__(path)
         try:
             self._prepare()
         except StorageError:
@@ -111,10 +104,6 @@ class SqliteReader:
         for schema_name in ("main", "derived"):
             self._connection.execute(f"PRAGMA {schema_name}.cache_size = -{CACHE_KIB}")
         return int(self._connection.execute("PRAGMA derived.user_version").fetchone()[0])
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
 
     def written(self, writes: Sequence[Write]) -> None:
         """Take note of what was just committed; see the module. Without a cache, nothing to do."""
@@ -203,7 +192,7 @@ class SqliteReader:
         for asked in questions(list(left)):
             stored.update(self.rows(VALUES_OF, *asked))
         if not all(isinstance(held, bytes) for held in stored.values()):
-            raise DamagedError(derived_path(self._path), _UNREADABLE)
+            raise DamagedError(derived_path(self._path), UNREADABLE)
         self._values.put_all(stored)
         return found | stored
 
@@ -241,9 +230,11 @@ class SqliteReader:
             for nodes in self._held.nodes:
                 if path in nodes:
                     return nodes[path]
-        return self._state_blob("SELECT node FROM derived.state_node WHERE path = ?", path)
+        if len(path) <= NIBBLES_MAX:
+            return self._state_blob("SELECT node FROM derived.node WHERE place = ?", place(path))
+        return self._state_blob("SELECT node FROM derived.deep_node WHERE path = ?", path)
 
-    def _state_blob(self, sql: str, parameter: bytes) -> bytes | None:
+    def _state_blob(self, sql: str, parameter: bytes | int) -> bytes | None:
         if self._shares and not self._connection.in_transaction:
             self._row("BEGIN")
         return self._blob(sql, parameter)
@@ -286,7 +277,13 @@ class SqliteReader:
         raw = self._blob("SELECT receipts FROM block WHERE height = ?", height)
         if raw is None:
             return None
-        return self._decode(raw, tuple[Receipt, ...], f"list of receipts {height}")
+        try:
+            # A start reads those of a million transactions; they were encoded here.
+            return decode_own(raw, tuple[Receipt, ...])
+        except CodecError as error:
+            raise DamagedError(
+                self._path, f"the list of receipts {height} cannot be read"
+            ) from error
 
     def sequences(self, height: int) -> tuple[tuple[str, int], ...] | None:
         """Return author and sequence of every batch of a block, as the index has them."""
@@ -295,15 +292,11 @@ class SqliteReader:
             return None
         if height == 0:
             return ()
-        found: list[tuple[str, int]] = []
-        for id in self._decode(payload, tuple[bytes, ...], f"list of batches {height}"):
-            row = self._row("SELECT author, sequence FROM batch WHERE id = ?", id)
-            if row is None:
-                return None
-            if not (isinstance(row[0], str) and isinstance(row[1], int)):
-                raise DamagedError(self._path, f"the index of batch {id.hex()} cannot be read")
-            found.append(row)
-        return tuple(found)
+        ids = self._decode(payload, tuple[bytes, ...], f"list of batches {height}")
+        found = self.rows(SEQUENCES_OF, b"".join(ids), str([0] * len(ids)))
+        if not all(isinstance(row[0], str) and isinstance(row[1], int) for row in found):
+            raise DamagedError(self._path, f"the index of the batches {height} cannot be read")
+        return tuple(found) if len(found) == len(ids) else None
 
     def batch(self, batch_id: bytes) -> bytes | None:
         """Return the raw bytes of a stored batch, decided or not."""
@@ -327,11 +320,9 @@ class SqliteReader:
             recent = positions.get(transaction_id)
             if recent is not None:
                 return recent if self._shows(recent[0]) else None
-        row: tuple[int, int] | None = self._row(
-            "SELECT height, position FROM derived.transaction_position WHERE id = ?",
-            transaction_id[:ID_BYTES],
-        )
-        return row if row is not None and self._shows(row[0]) else None
+        for number in self._numbers(TRANSACTION, transaction_id, 0, -1):
+            return (number >> 32, number & 0xFFFF_FFFF) if self._shows(number >> 32) else None
+        return None
 
     def _shows(self, height: int) -> bool:
         return self._held is None or height <= self._held_height
@@ -342,19 +333,19 @@ class SqliteReader:
             blocks = self._held.blocks
         else:
             blocks = () if self.recent is None else self.recent.blocks()
-        rows = self.rows(
-            "SELECT height FROM derived.chain_height WHERE chain_id = ? AND height > ?"
-            " ORDER BY height LIMIT ?",
-            chain_id[:ID_BYTES],
-            above,
-            limit,
-        )
-        heights = [row[0] for row in rows]
+        heights = list(islice(self._numbers(CHAIN, chain_id, above + 1, above), limit))
         last = heights[-1] if heights else above
         heights += [
             block.height for block in blocks if block.height > last and block.touches(chain_id)
         ]
         return tuple(heights[:limit])
+
+    def _numbers(self, what: bytes, id: bytes, least: int, above: int) -> Iterator[int]:
+        """See storage/runs.py."""
+        try:
+            yield from read(self.each, what, id, least, above)
+        except PageError as error:
+            raise DamagedError(derived_path(self._path), str(error)) from error
 
     # ---- promises --------------------------------------------------------------------------------
 
@@ -388,58 +379,3 @@ class SqliteReader:
             None if prepared is None else self._decode(prepared, Certificate, what),
             None if block is None else self._decode(block, Block, what),
         )
-
-    # ---- SQLite ----------------------------------------------------------------------------------
-
-    def check_ledger(self, chain_id: bytes) -> None:
-        """Raise StorageError unless the file holds the ledger `chain_id`."""
-        try:
-            schema.check_ledger(self._connection, self._path, chain_id)
-        except sqlite3.Error as error:
-            raise explain(error, self._path) from error
-
-    def check_seal(self) -> None:
-        """Raise StorageError unless head, starts and promises are as they were stored last."""
-        try:
-            read_sealed(self._connection)
-        except SealError as error:
-            raise DamagedError(self._path, str(error)) from error
-        except sqlite3.Error as error:
-            raise explain(error, self._path) from error
-
-    def rows(self, sql: str, *parameters: object) -> list[Any]:
-        """Return all rows of a query of this package's own."""
-        return list(self.each(sql, *parameters))
-
-    def each(self, sql: str, *parameters: object) -> Iterator[Any]:
-        """Yield the rows of a query of this package's own, however many."""
-        try:
-            yield from self._connection.execute(sql, parameters)
-        except sqlite3.Error as error:
-            raise explain(error, self._file(sql)) from error
-
-    def _row(self, sql: str, *parameters: object) -> Any:
-        try:
-            return self._connection.execute(sql, parameters).fetchone()
-        except sqlite3.Error as error:
-            raise explain(error, self._file(sql)) from error
-
-    def _file(self, sql: str) -> Path:
-        """The file that a query reads."""
-        return derived_path(self._path) if "derived." in sql else self._path
-
-    def _blob(self, sql: str, parameter: object) -> bytes | None:
-        row = self._row(sql, parameter)
-        if row is None:
-            return None
-        if not isinstance(row[0], bytes):
-            # SQLite takes the type of a column from the row, so damage may change it.
-            raise DamagedError(self._file(sql), _UNREADABLE)
-        return row[0]
-
-    def _decode(self, raw: bytes, kind: type[T], what: str) -> T:
-        try:
-            return decode(raw, kind, bytes_max=len(raw))
-        except (CodecError, TypeError) as error:
-            # The row may say that it holds a number or text, see `_blob`.
-            raise DamagedError(self._path, f"the {what} cannot be read") from error

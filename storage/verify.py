@@ -21,7 +21,8 @@ state: about 600 bytes a key. Time is mostly that of signatures, some 80 us each
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -43,7 +44,9 @@ from ledger.transactions import (
 from primitives.block import BlockHeader
 from primitives.codec import CodecError, encode
 from storage.errors import DamagedError, derived_path
+from storage.places import NIBBLES_MAX, path_at
 from storage.reader import SqliteReader
+from storage.verify_indexes import Indexes, IndexFault
 from storage.verify_promises import PromiseFault, check_promises
 
 
@@ -136,7 +139,8 @@ class _Verification:
         self._head: BlockHeader | None = None
         self._keys: dict[str, dict[bytes, None]] = {}
         """Every key that a member has had so far."""
-        self._counts = {"transaction_position": 0, "chain_height": 0, "batch": 0}
+        self._batches = 0
+        self._indexes = Indexes()
         self._transactions = 0
         self._ahead: deque[_Ahead] = deque()
         """Blocks above the derived file's."""
@@ -231,10 +235,10 @@ class _Verification:
                 raise _Fault("the receipts are not those of its execution")
             if self._reader.has_derived:
                 self._ahead.append(self._passed(executed))
-                self._check_indexes(self._reader.derived_height())
+                self._pass_indexes(self._reader.derived_height())
             self._take(executed.changes)
             self._transactions += len(executed.executed)
-            self._counts["batch"] += len(executed.batches)
+            self._batches += len(executed.batches)
             self._replay.add(height, executed.ran, executed.sequences)
             self._head = read.block.header
         return self._progress(height, complete=False)
@@ -256,19 +260,11 @@ class _Verification:
             {path: state.nodes.get(path) for path in changes.nodes},
         )
 
-    def _check_indexes(self, derived_height: int) -> None:
-        """Compare the entries of the blocks up to `derived_height`."""
+    def _pass_indexes(self, derived_height: int) -> None:
+        """Take the entries of the blocks up to `derived_height` as those that must be there."""
         while self._ahead and self._ahead[0].height <= derived_height:
             block = self._ahead.popleft()
-            for id, index in block.executed:
-                if self._reader.transaction_position(id) != (block.height, index):
-                    raise self._derived_damage(f"the index has lost transaction {id.hex()}")
-            for chain in block.chains:
-                if self._reader.chain_heights(chain, block.height - 1, 1) != (block.height,):
-                    what = f"the index has lost an entry of the chain {chain.hex()}"
-                    raise self._derived_damage(what)
-            self._counts["transaction_position"] += len(block.executed)
-            self._counts["chain_height"] += len(block.chains)
+            self._indexes.expect(block.height, block.executed, block.chains)
 
     def _derived_damage(self, what: str) -> DamagedError:
         return DamagedError(derived_path(self._path), what)
@@ -335,13 +331,13 @@ class _Verification:
             if row[3] <= head.height:
                 raise _Fault(f"the batch {row[0].hex()} has expired and should be gone")
             self._check_waiting(row)
-            self._counts["batch"] += 1
+            self._batches += 1
         committee = committee_at(self._state, self._genesis)
         check_promises(self._reader, head.height + 1, self._genesis.chain_id, committee)
 
     def _check_batches(self) -> None:
         for table in ("batch", "batch_body"):
-            self._check_count(table, self._counts["batch"])
+            self._check_count(table, self._batches)
 
     def _check_count(self, table: str, expected: int) -> None:
         ((count,),) = self._rows(f"SELECT COUNT(*) FROM {table}")  # noqa: S608
@@ -352,7 +348,7 @@ class _Verification:
         """Compare the derived file with what follows from the blocks up to its height."""
         try:
             self._check_derived_tables()
-        except _Fault as error:
+        except (_Fault, IndexFault) as error:
             raise self._derived_damage(str(error)) from error
 
     def _check_derived_tables(self) -> None:
@@ -363,26 +359,38 @@ class _Verification:
         whose = (1, self._genesis.chain_id, height, block_hash)
         if rows != [whose] or (header is None) != (height < 0):
             raise _Fault("it does not say of which ledger and block it is")
-        self._check_indexes(height)
+        self._pass_indexes(height)
         while self._ahead:
             self._state.take_back(self._ahead.pop())
         if height < 0:
             self._state = _Memory()
-        for table in ("transaction_position", "chain_height"):
-            self._check_count(f"derived.{table}", self._counts[table])
-        self._check_state("state_value", "key", "value", self._state.values)
-        self._check_state("state_node", "path", "node", self._state.nodes)
+        self._indexes.check(self._rows, height)
+        values, nodes = "SELECT key, value FROM derived.state_value", self._state.nodes
+        self._check_state("value", self._reader.each(values), self._state.values)
+        self._check_state("node", self._stored_nodes(), nodes)
+
+    def _stored_nodes(self) -> Generator[tuple[bytes, bytes]]:
+        for number, node in self._reader.each("SELECT place, node FROM derived.node"):
+            if (path := path_at(number)) is None:
+                raise _Fault(f"a node of the state has the number {number}, which no path has")
+            yield path, node
+        for path, node in self._reader.each("SELECT path, node FROM derived.deep_node"):
+            if len(path) <= NIBBLES_MAX:
+                raise _Fault(f"the node {path.hex()} of the state is in the wrong table")
+            yield path, node
 
     def _check_state(
-        self, table: str, key: str, value: str, expected: Mapping[bytes, bytes]
+        self, what: str, found: Generator[tuple[bytes, bytes]], expected: Mapping[bytes, bytes]
     ) -> None:
         count = 0
-        for found, held in self._reader.each(f"SELECT {key}, {value} FROM derived.{table}"):  # noqa: S608
-            if expected.get(found) != held:
-                raise _Fault(f"the {table} {_hex(found)} is not what the blocks lead to")
-            count += 1
+        with closing(found):
+            for key, held in found:
+                if expected.get(key) != held:
+                    fault = f"the {what} {_hex(key)} of the state is not what the blocks lead to"
+                    raise _Fault(fault)
+                count += 1
         if count != len(expected):
-            raise _Fault(f"the table {table} has {count} rows; there should be {len(expected)}")
+            raise _Fault(f"the state has {count} {what}s in it; there should be {len(expected)}")
 
 
 def _hex(key: object) -> str:

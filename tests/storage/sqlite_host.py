@@ -22,6 +22,7 @@ from simulations.store import MemoryStore
 from simulations.world import Backup
 from storage.checked import CheckedReader
 from storage.database import Database
+from storage.places import path_at
 from storage.redo import redo
 from storage.verify import verify_chain
 
@@ -114,8 +115,14 @@ class SqliteStore(MemoryStore):
 
     def _all(self, name: str) -> dict[bytes, bytes]:
         """Every value, or every node."""
-        table, key, held = _TABLES[name]
-        found = dict(self.reader.rows(f"SELECT {key}, {held} FROM {table}"))
+        if name == "values":
+            found = dict(self.reader.rows("SELECT key, value FROM state_value"))
+        else:
+            found = dict(self.reader.rows("SELECT path, node FROM deep_node"))
+            for number, node in self.reader.rows("SELECT place, node FROM node"):
+                path = path_at(number)
+                assert path is not None
+                found[path] = node
         if self._database is not None:
             for step in reversed(self._database.recent.steps()):
                 found |= getattr(step, name)
@@ -126,7 +133,6 @@ _READS = frozenset(
     "value node head_height header height_of decision receipts sequences batch"
     " transaction_position chain_heights promises proposal pending_batches".split()
 )
-_TABLES = {"values": ("state_value", "key", "value"), "nodes": ("state_node", "path", "node")}
 
 
 class SqliteHost(Host):

@@ -19,6 +19,7 @@ from storage.errors import DamagedError, MismatchError, StorageError, derived_pa
 from storage.reader import SqliteReader
 from storage.recent import Recent, Step
 from storage.redo import redo
+from storage.runs import FAN
 from storage.verify import verify_chain
 from tests.storage.support import Ledger, make_genesis
 from tests.storage.test_reader import Random, check_equal, opened, reading
@@ -42,6 +43,11 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     monkeypatch.setattr(DerivedFile, "write", write)
     yield go
     go.set()
+
+
+def path(number: int) -> bytes:
+    """A path of nibbles for each number."""
+    return bytes(int(nibble, 16) for nibble in f"{number:x}")
 
 
 def damage(path: Path, sql: str) -> None:
@@ -148,7 +154,8 @@ async def test_no_more_than_two_steps_are_in_memory(
 async def test_rows_of_any_size_are_stored(tmp_path: Path) -> None:
     random = Random()
     values = {b"": b"", b"k" * 255: b"v" * 70_000, b"a": bytes(1)}
-    nodes = {n.to_bytes(2, "big"): bytes([n % 256]) * (n % 900 + 1) for n in range(9_000)}
+    nodes = {path(n): bytes([n % 256]) * (n % 900 + 1) for n in range(9_000)}
+    nodes |= {b"\7" * n: bytes([n]) for n in range(65)}
     async with opened(tmp_path / "db") as database:
         await database.write([random.write("block", StateChanges(values, nodes, b""), 0)])
         await database.write([random.write("block", StateChanges({}, {}, b""), 2)])
@@ -188,7 +195,7 @@ def test_work_of_a_step_is_a_statement_for_thousands_of_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that a busy event loop is not asked for the interpreter's lock at every row."""
-    nodes = {n.to_bytes(3, "big"): bytes(100) for n in range(10_000)}
+    nodes = {path(n): bytes(100) for n in range(10_000)}
     step = Step()
     step.take(WriteGenesis(Ledger().begin().header, StateChanges({}, nodes, b"")))
     derived = DerivedFile.open(tmp_path / "derived", bytes(32), lambda height: None)
@@ -214,6 +221,53 @@ def test_a_step_leaves_time_to_others_until_there_is_a_hurry(
     writing.join()
     assert derived.height == 0
     derived.close()
+
+
+async def test_a_page_that_is_damaged_stops_the_merge_and_the_node(
+    tmp_path: Path, short_steps: None
+) -> None:
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await fill(database, ledger, 2 * FAN - 2)
+        damage(path, "UPDATE page SET rows = x'00'")
+        says = pytest.raises(DamagedError, match=r"-derived is damaged: a page .*delete this file")
+        with says:
+            await fill(database, ledger, 3)
+    with reading(path) as reader, says:
+        reader.transaction_position(next(iter(ledger.model.positions)))
+
+
+async def test_a_step_that_is_cut_off_leaves_nothing(
+    tmp_path: Path, short_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the process is killed while it writes and merges."""
+    path, ledger = tmp_path / "db", Ledger()
+    images: list[Path] = []
+    original = DerivedFile._pieces
+
+    def pieces(self: DerivedFile, step: Step) -> Iterator[None]:
+        # So that pages reach the WAL before the end.
+        self._connection.execute("PRAGMA cache_size = 1")
+        for _ in original(self, step):
+            if step.blocks[-1].height == 2 * FAN - 1:
+                images.append(tmp_path / f"image{len(images)}" / "db")
+                images[-1].parent.mkdir()
+                for file in path.parent.glob(f"{path.name}*"):
+                    (images[-1].parent / file.name).write_bytes(file.read_bytes())
+            yield
+
+    with monkeypatch.context() as watched:
+        watched.setattr(DerivedFile, "_pieces", pieces)
+        async with opened(path, ledger.chain_id) as database:
+            await fill(database, ledger, 2 * FAN - 1)
+    assert len(images) > FAN
+    for image in images:
+        async with opened(image, ledger.chain_id) as database:
+            assert database.derived_height == 2 * FAN - 3
+        async with opened(image, ledger.chain_id, ledger.genesis):
+            with reading(image) as reader:
+                check_equal(reader, ledger.model)
+        assert list(verify_chain(image, ledger.genesis))[-1].complete
 
 
 # ---- starts --------------------------------------------------------------------------------------
@@ -294,6 +348,73 @@ async def test_a_restored_ledger_makes_the_state_of_its_own_head(tmp_path: Path)
     assert (steps[-1].height, steps[-1].complete) == (2, True)
 
 
+def make_former(path: Path, ledger: Ledger) -> None:
+    """Put what the derived file holds into the tables of version 1."""
+    file = derived_path(path)
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        for table in ("run", "page", "node", "deep_node"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.executescript(
+            """
+            CREATE TABLE state_node (path BLOB PRIMARY KEY, node BLOB NOT NULL) WITHOUT ROWID;
+            CREATE TABLE transaction_position (id BLOB PRIMARY KEY, height, position) WITHOUT ROWID;
+            CREATE TABLE chain_height (chain_id, height, PRIMARY KEY (chain_id, height))
+                WITHOUT ROWID;
+            PRAGMA user_version = 1;
+            """
+        )
+        model = ledger.model
+        put = connection.executemany
+        put("INSERT INTO state_node VALUES (?, ?)", model.nodes.items())
+        places = [(id[:16], *place) for id, place in model.positions.items()]
+        put("INSERT INTO transaction_position VALUES (?, ?, ?)", places)
+        chains = [(id[:16], height) for id, heights in model.chains.items() for height in heights]
+        put("INSERT INTO chain_height VALUES (?, ?)", chains)
+
+
+async def test_a_file_of_version_1_is_taken_over(tmp_path: Path) -> None:
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await fill(database, ledger, 3)
+    make_former(path, ledger)
+    async with opened(path, ledger.chain_id) as database:
+        assert database.derived_height == 3
+        with reading(path) as reader:
+            check_equal(reader, ledger.model)
+        await fill(database, ledger, 2)
+        await database.flush()
+        with reading(path) as reader:
+            check_equal(reader, ledger.model)
+    assert list(verify_chain(path, ledger.genesis))[-1].complete
+
+
+async def test_a_file_of_version_1_is_taken_over_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await fill(database, ledger, 3)
+    make_former(path, ledger)
+    with monkeypatch.context() as broken:
+        broken.setattr(storage.derived, "_FORMER_DEEP_NODES", "INSERT INTO nowhere VALUES (?)")
+        with pytest.raises(StorageError, match="no such table: nowhere"):
+            await Database.open(path, ledger.chain_id)
+    async with opened(path, ledger.chain_id) as database:
+        assert database.derived_height == 3
+        with reading(path) as reader:
+            check_equal(reader, ledger.model)
+
+
+async def test_a_file_of_version_1_with_a_spoilt_index_is_damaged(tmp_path: Path) -> None:
+    path, ledger = tmp_path / "db", Ledger()
+    async with opened(path, ledger.chain_id) as database:
+        await fill(database, ledger, 3)
+    make_former(path, ledger)
+    damage(path, "UPDATE chain_height SET chain_id = substr(chain_id, 2) WHERE height = 2")
+    with pytest.raises(DamagedError, match=r"-derived is damaged: a row .*delete this file"):
+        await Database.open(path, ledger.chain_id)
+
+
 async def test_a_file_of_another_program_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "db"
     damage(path, "CREATE TABLE theirs (a)")
@@ -310,7 +431,7 @@ async def test_a_state_that_is_wrong_is_found_when_it_is_executed_on(
     async with opened(path, ledger.chain_id) as database:
         await fill(database, ledger, 4)
         left = await copy_as_killed(path, tmp_path / "left")
-    damage(left, "UPDATE state_node SET node = x'00000000' WHERE path = x''")
+    damage(left, "UPDATE node SET node = x'00000000' WHERE place = 0")
     with pytest.raises(DamagedError, match=r"-derived is damaged at height 4.*delete this file"):
         async with opened(left, ledger.chain_id, ledger.genesis):
             pass
@@ -428,7 +549,7 @@ async def test_a_step_that_fails_at_the_end_is_told(tmp_path: Path) -> None:
     path, ledger = tmp_path / "db", Ledger()
     database = await Database.open(path, ledger.chain_id)
     await database.write([ledger.begin()])
-    damage(path, "DROP TABLE state_node")
+    damage(path, "DROP TABLE node")
     with pytest.raises(StorageError, match="-derived cannot be used"):
         await database.close()
 
@@ -437,7 +558,7 @@ async def test_a_step_that_fails_stops_the_next_write(tmp_path: Path, short_step
     path, ledger = tmp_path / "db", Ledger()
     async with opened(path, ledger.chain_id) as database:
         await database.write([ledger.begin()])
-        damage(path, "DROP TABLE state_node")
+        damage(path, "DROP TABLE node")
         await database.write([ledger.decide([ledger.batch()])])
         await database.stepped()
         with pytest.raises(StorageError, match="-derived cannot be used"):

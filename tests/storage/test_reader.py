@@ -32,6 +32,7 @@ from primitives.hashing import digest
 from storage.database import Database, StorageError
 from storage.errors import derived_path
 from storage.many import KEYS_ASKED, KEYS_ASKED_MIN
+from storage.places import place
 from storage.reader import SqliteReader
 from storage.redo import redo
 from tests.storage.support import Ledger, Model, make_genesis
@@ -174,11 +175,12 @@ async def test_a_decided_batch_that_arrives_again_stays_decided(tmp_path: Path) 
 # ---- any writes ----------------------------------------------------------------------------------
 
 keys = st.binary(min_size=0, max_size=1)
+paths = st.binary(max_size=1).map(lambda nibble: bytes(n % 3 for n in nibble)) | st.just(b"\2" * 40)
 values = st.binary(min_size=1, max_size=3)
 changes = st.builds(
     StateChanges,
     st.dictionaries(keys, values, max_size=4),
-    st.dictionaries(keys, values, max_size=4),
+    st.dictionaries(paths, values, max_size=4),
     st.just(b""),
 )
 steps = st.lists(
@@ -270,7 +272,8 @@ async def test_readers_equal_a_model_in_dictionaries(
                     check_equal(cached, random.model)
                     for key in (b"", b"a", b"\x00", b"\x01"):
                         assert cached.value(key) == random.model.value(key)
-                        assert cached.node(key) == random.model.node(key)
+                    for path_ in (b"", b"\x00", b"\x01", b"\2" * 40):
+                        assert cached.node(path_) == random.model.node(path_)
 
 
 # ---- memory --------------------------------------------------------------------------------------
@@ -281,26 +284,26 @@ async def test_a_cached_reader_answers_from_memory_and_never_with_what_was(tmp_p
     random = Random()
     async with opened(path) as database:
         with reading(path, cached=True) as reader:
-            first = random.write("block", StateChanges({b"a": b"1"}, {b"p": b"1"}, b""), 0)
+            first = random.write("block", StateChanges({b"a": b"1"}, {b"\1": b"1"}, b""), 0)
             await database.write([first])
-            assert (reader.value(b"a"), reader.node(b"p")) == (b"1", b"1")
-            assert (reader.value(b"b"), reader.node(b"q")) == (None, None)
+            assert (reader.value(b"a"), reader.node(b"\1")) == (b"1", b"1")
+            assert (reader.value(b"b"), reader.node(b"\2")) == (None, None)
             # A change behind its back shows that it remembers, absence too.
             await database.flush()
             with sqlite3.connect(derived_path(path)) as other:
                 other.execute("UPDATE state_value SET value = x'ff'")
-                other.execute("UPDATE state_node SET node = x'ff'")
+                other.execute("UPDATE node SET node = x'ff'")
                 other.execute("INSERT INTO state_value VALUES (NULL, CAST('b' AS BLOB), x'ff')")
-                other.execute("INSERT INTO state_node VALUES (CAST('q' AS BLOB), x'ff')")
+                other.execute("INSERT INTO node VALUES (?, x'ff')", (place(b"\2"),))
             other.close()
-            assert (reader.value(b"a"), reader.node(b"p")) == (b"1", b"1")
-            assert (reader.value(b"b"), reader.node(b"q")) == (None, None)
-            both = {b"a": b"2", b"b": b"2"}, {b"p": b"2", b"q": b"2"}
+            assert (reader.value(b"a"), reader.node(b"\1")) == (b"1", b"1")
+            assert (reader.value(b"b"), reader.node(b"\2")) == (None, None)
+            both = {b"a": b"2", b"b": b"2"}, {b"\1": b"2", b"\2": b"2"}
             second = random.write("block", StateChanges(*both, b""), 0)
             await database.write([second])
             reader.written([second])
-            assert (reader.value(b"a"), reader.node(b"p")) == (b"2", b"2")
-            assert (reader.value(b"b"), reader.node(b"q")) == (b"2", b"2")
+            assert (reader.value(b"a"), reader.node(b"\1")) == (b"2", b"2")
+            assert (reader.value(b"b"), reader.node(b"\2")) == (b"2", b"2")
 
 
 async def test_a_reader_without_memory_sees_every_commit_unasked(tmp_path: Path) -> None:
@@ -309,9 +312,9 @@ async def test_a_reader_without_memory_sees_every_commit_unasked(tmp_path: Path)
     async with opened(path) as database:
         with reading(path) as reader:
             for number in (b"1", b"2"):
-                changed = StateChanges({b"a": number}, {b"p": number}, b"")
+                changed = StateChanges({b"a": number}, {b"\1": number}, b"")
                 await database.write([random.write("block", changed, 0)])
-                assert (reader.value(b"a"), reader.node(b"p")) == (number, number)
+                assert (reader.value(b"a"), reader.node(b"\1")) == (number, number)
 
 
 @pytest.mark.parametrize("count", [KEYS_ASKED_MIN - 1, KEYS_ASKED_MIN, 2 * KEYS_ASKED + 1])
@@ -321,7 +324,7 @@ async def test_many_values_are_read_in_few_statements(tmp_path: Path, count: int
     keys = [b"%d" % number for number in range(count)]
     values = {key: b"held " + key for key in keys[::2]}
     async with opened(path) as database:
-        await database.write([random.write("block", StateChanges(values, {b"p": b"1"}, b""), 0)])
+        await database.write([random.write("block", StateChanges(values, {b"\1": b"1"}, b""), 0)])
         await database.flush()
         with reading(path, cached=True) as reader:
             statements: list[str] = []
@@ -338,7 +341,7 @@ async def test_a_value_of_another_type_is_damage_among_many(tmp_path: Path) -> N
     random = Random()
     values = {b"%d" % number: b"1" for number in range(KEYS_ASKED_MIN)}
     async with opened(path) as database:
-        await database.write([random.write("block", StateChanges(values, {b"p": b"1"}, b""), 0)])
+        await database.write([random.write("block", StateChanges(values, {b"\1": b"1"}, b""), 0)])
         await database.flush()
         with sqlite3.connect(derived_path(path)) as other:
             other.execute("PRAGMA ignore_check_constraints = ON")
@@ -355,26 +358,26 @@ async def test_reads_of_one_turn_share_a_transaction(tmp_path: Path) -> None:
     path = tmp_path / "db"
     random = Random()
     async with opened(path) as database:
-        first = random.write("block", StateChanges({b"a": b"1"}, {b"p": b"1"}, b""), 0)
+        first = random.write("block", StateChanges({b"a": b"1"}, {b"\1": b"1"}, b""), 0)
         await database.write([first])
         await database.flush()
         with reading(path, cached=True) as reader:
             statements: list[str] = []
             reader._connection.set_trace_callback(statements.append)
             with reader.steady():
-                assert (reader.value(b"a"), reader.node(b"p")) == (b"1", b"1")
-                assert (reader.value(b"b"), reader.node(b"q")) == (None, None)
+                assert (reader.value(b"a"), reader.node(b"\1")) == (b"1", b"1")
+                assert (reader.value(b"b"), reader.node(b"\2")) == (None, None)
             begun = [each.split()[0] for each in statements]
             assert begun == ["BEGIN", "SELECT", "SELECT", "SELECT", "SELECT", "ROLLBACK"]
             statements.clear()
             with reader.steady():
                 assert (reader.value(b"a"), reader.value(b"b")) == (b"1", None)
             assert statements == []
-            second = random.write("block", StateChanges({b"c": b"2"}, {b"q": b"2"}, b""), 0)
+            second = random.write("block", StateChanges({b"c": b"2"}, {b"\2": b"2"}, b""), 0)
             await database.write([second])
             reader.written([second])
             with reader.steady():
-                assert (reader.value(b"c"), reader.node(b"q")) == (b"2", b"2")
+                assert (reader.value(b"c"), reader.node(b"\2")) == (b"2", b"2")
 
 
 # ---- snapshots -----------------------------------------------------------------------------------

@@ -28,26 +28,18 @@ NEW_KEY = PrivateKey(bytes([7]) * 32)
 
 BLOCKS = 4
 TABLES = (
-    "main.meta derived.meta block batch batch_body transaction_position chain_height state_value "
-    "state_node promise proposal sqlite_sequence"
+    "main.meta derived.meta block batch batch_body run page state_value node promise proposal "
+    "sqlite_sequence"
 ).split()
 COLUMNS = (
     "main.meta.chain_id main.meta.boots main.meta.restored main.meta.seal "
     "derived.meta.chain_id derived.meta.height derived.meta.hash "
     "block.hash block.header block.certificate block.payload block.receipts batch.id "
     "batch.author batch.sequence batch.valid_until_height batch.height batch_body.raw "
-    "transaction_position.id transaction_position.height transaction_position.position "
-    "chain_height.chain_id chain_height.height state_value.key state_value.value state_node.path "
-    "state_node.node promise.height promise.signed promise.prepared promise.block_hash "
+    "run.height run.rows page.run page.first page.rows state_value.key state_value.value "
+    "node.place node.node promise.height promise.signed promise.prepared promise.block_hash "
     "proposal.hash proposal.height proposal.block"
 ).split()
-
-ROW_KEYS = {
-    "transaction_position": "id",
-    "chain_height": "chain_id",
-    "state_node": "path",
-}
-"""How to name a row of a table that has no row number."""
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +139,7 @@ def test_a_flipped_bit_is_found(
 ) -> None:
     """In the first and the last byte of some rows of every column."""
     table, _, name = column.rpartition(".")
-    key = ROW_KEYS.get(table, "rowid")
-    where = f"SELECT {key}, {name} FROM {table} WHERE {name} IS NOT NULL AND {name} <> x''"
+    where = f"SELECT rowid, {name} FROM {table} WHERE {name} IS NOT NULL AND {name} <> x''"
     with both(copy) as connection:
         rows = connection.execute(where).fetchall()
     chance = random.Random(column)
@@ -164,7 +155,7 @@ def test_a_flipped_bit_is_found(
             else:
                 new = old[:-1] + "z" if isinstance(old, str) else old ^ 1
             put_back(whole)
-            update = f"UPDATE {table} SET {name} = ? WHERE {key} = ? AND {name} = ?"
+            update = f"UPDATE {table} SET {name} = ? WHERE rowid = ? AND {name} = ?"
             assert change(copy, update, new, row, old)
             kind = StorageError if column == "main.meta.chain_id" else DamagedError
             with pytest.raises(kind, match=r"is damaged|holds the ledger"):
@@ -176,9 +167,8 @@ def test_a_lost_row_is_found(copy: Path, sound: tuple[Path, Ledger], table: str)
     whole = contents(copy)
     for extreme in ("MIN", "MAX"):
         put_back(whole)
-        key = ROW_KEYS.get(table, "rowid")
         assert change(
-            copy, f"DELETE FROM {table} WHERE {key} = (SELECT {extreme}({key}) FROM {table})"
+            copy, f"DELETE FROM {table} WHERE rowid = (SELECT {extreme}(rowid) FROM {table})"
         )
         with pytest.raises(DamagedError):
             run(copy, sound[1])
@@ -187,11 +177,12 @@ def test_a_lost_row_is_found(copy: Path, sound: tuple[Path, Ledger], table: str)
 @pytest.mark.parametrize(
     "sql",
     [
-        "DELETE FROM transaction_position",
-        "DELETE FROM chain_height",
+        "DELETE FROM run",
+        "DELETE FROM page",
         "DELETE FROM state_value",
-        "UPDATE state_node SET node = 1",
-        "INSERT INTO chain_height VALUES (randomblob(16), 1)",
+        "UPDATE node SET node = 1",
+        "INSERT INTO page VALUES (NULL, 1, randomblob(25), x'00')",
+        "UPDATE page SET rows = x''",
         "UPDATE derived.meta SET height = 1",
         "DROP TABLE state_value",
     ],
@@ -235,10 +226,13 @@ def test_a_lost_promise_is_found(copy: Path, sound: tuple[Path, Ledger]) -> None
 @pytest.mark.parametrize(
     "insertion",
     [
-        "INSERT INTO transaction_position VALUES (randomblob(16), 1, 0)",
-        "INSERT INTO chain_height VALUES (randomblob(16), 1)",
+        "INSERT INTO page SELECT NULL, run, randomblob(25), rows FROM page",
+        "INSERT INTO page SELECT NULL, 99, first, rows FROM page",
+        "UPDATE page SET rows = CAST(rows || substr(rows, -25) AS BLOB)",
         "INSERT INTO state_value VALUES (NULL, randomblob(32), x'00')",
-        "INSERT INTO state_node VALUES (randomblob(9), x'00')",
+        "INSERT INTO node VALUES (1 << 50, x'00')",
+        "INSERT INTO deep_node VALUES (randomblob(19), x'00')",
+        "INSERT INTO deep_node VALUES (randomblob(9), x'00')",
         "INSERT INTO batch_body VALUES (1000, x'00')",
         "INSERT INTO batch VALUES (1000, randomblob(32), 'alpha', 1, 1, 1)",
         "INSERT INTO batch VALUES (1000, randomblob(32), 'alpha', 1, 1, NULL)",
