@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import sys
 import traceback
@@ -41,6 +42,9 @@ REDO_TOLD_MS = 2_000
 SWITCH_SECONDS = 0.001
 """How long a thread may keep the interpreter when others want it. A check gives it up for each
 signature, and would wait for 5 ms, Python's default, to have it back while the loop executes."""
+COLLECTED_EVERY = (10_000, 20, 20)
+"""Objects made before the collector of garbage looks at the young ones, and so on; see
+`spare_collector`. With Python's 700 it looked at the lists of one block again and again."""
 EXIT_STOPPED = 0
 EXIT_START = 4
 EXIT_STORAGE = 5
@@ -139,8 +143,18 @@ async def _compose(
     rpc = RpcServer(NodeBackend(driver, transport, config, database.recent), settings)
     await rpc.start()
     stack.push_async_callback(rpc.stop)
+    spare_collector()
     log.info("started", institution=config.institution, height=core.head.height)
     await _until_stopped(driver.run(effects), transport.failed, stop)
+
+
+def spare_collector() -> None:
+    """Have the collector of garbage leave alone what a start has made, which lives as long as the
+    node: to walk it takes 50 to 100 ms, in which the node would stand still. And have it begin
+    less often: it then takes 0.4 us a transaction at saturation instead of 1.1.
+    """
+    gc.freeze()
+    gc.set_threshold(*COLLECTED_EVERY)
 
 
 class Stopped(Exception):

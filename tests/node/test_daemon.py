@@ -1,6 +1,7 @@
 """How a node ends: each reason with its exit code and a sentence, and a full stop in order."""
 
 import asyncio
+import gc
 import signal
 import sqlite3
 import sys
@@ -54,6 +55,17 @@ def test_checks_have_the_interpreter_back_soon(monkeypatch: pytest.MonkeyPatch) 
     config = cast(Config, SimpleNamespace(log_level="info", log_format="json"))
     assert daemon.run(config, GENESIS, KEY, daemon.Past()) == daemon.EXIT_STOPPED
     assert asked == [daemon.SWITCH_SECONDS]
+
+
+def test_what_a_start_made_is_not_walked_again() -> None:
+    thresholds = gc.get_threshold()
+    try:
+        daemon.spare_collector()
+        assert gc.get_freeze_count() > len(gc.get_objects())
+        assert gc.get_threshold() == daemon.COLLECTED_EVERY
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 @pytest.mark.parametrize(
