@@ -4,8 +4,14 @@ window.
 
 from collections.abc import Iterable, Sequence
 
+from consensus.certificates import (
+    CertificateError,
+    SignatureCache,
+    Verified,
+    check_certificate,
+)
 from consensus.committee import Committee
-from consensus.messages import Decision
+from consensus.messages import Decision, Phase
 from ledger.changes import Join
 from ledger.committee import committee_at
 from ledger.execution import ExecutedBlock, check_block, execute_block
@@ -73,6 +79,24 @@ class Chain:
         self._outbox.counters["blocks_executed"] += 1
         count = sum(len(batch.transactions) for batch in batches)
         self._outbox.counters["transactions_executed"] += count
+
+    def proves(
+        self, decision: Decision, verified: Iterable[Verified], signatures: SignatureCache
+    ) -> bool:
+        """Whether the committee of the next height has decided this block, if it is of that height,
+        by its certificate; `verified` are signatures in it that were found to verify.
+        """
+        header, certificate = decision.block.header, decision.certificate
+        if (certificate.height, certificate.block_hash) != (header.height, header.hash()):
+            return False
+        for vote in verified:
+            signatures.remember(*vote)
+        chain_id = self.genesis.chain_id
+        try:
+            check_certificate(certificate, Phase.COMMIT, chain_id, self.committee, signatures)
+        except CertificateError:
+            return False
+        return True
 
     def write(self, decision: Decision, executed: ExecutedBlock) -> None:
         """Apply a decided block: ask for it to be written; `advance` follows when it is durable."""

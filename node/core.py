@@ -17,10 +17,10 @@ state of the head.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import assert_never
 
 from consensus import events as consensus_events
+from consensus.intake import HELD_HEIGHTS
 from ledger.genesis import Genesis
 from ledger.replay import ReplayWindow
 from ledger.store import LedgerReader
@@ -34,6 +34,7 @@ from node.events import (
     BlockArrived,
     BlocksArrived,
     BlockStored,
+    DecisionArrived,
     Effect,
     Event,
     Expired,
@@ -44,15 +45,18 @@ from node.events import (
     RequestEnded,
     SendRequest,
     Submitted,
+    SyncedBlock,
 )
 from node.fetching import Candidates
+from node.following import Following
 from node.judging import Judging
-from node.mempool import Mempool, MempoolLimits, refusal
+from node.mempool import Mempool, fault_of, refusal
 from node.outbox import Outbox
 from node.penalties import Penalties
 from node.seat import Seat
 from node.serving import answer
-from node.spreading import Spreading, SpreadSettings
+from node.settings import CoreSettings
+from node.spreading import Spreading
 from node.sync import Sync
 from node.wire import (
     BatchesAnnounced,
@@ -71,26 +75,6 @@ from node.wire import (
 from primitives.block import Block, BlockHeader
 from primitives.institution import Institution
 from primitives.keys import PrivateKey
-
-
-@dataclass(frozen=True, slots=True)
-class CoreSettings:
-    """The node's own patience and bounds; nothing here changes what is valid."""
-
-    fetch_patience_ms: int = 100
-    fetch_retry_ms: int = 500
-    sync_patience_ms: int = 500
-    penalty_ms_min: int = 5_000
-    """How long a peer that gave no answer, or lied for the first time, is not asked again."""
-    penalty_ms_max: int = 160_000
-    """The same for a peer that lied many times in a row."""
-    stubborn: bool = False
-    """Vote on although our key has signed what we have not: what a simulated liar does."""
-    draft_work_min: int = 300
-    """Units of work (`block_work_max`) of a block from which on the voters are told beforehand what
-    it will list: some 2 ms of execution."""
-    spread: SpreadSettings = field(default_factory=SpreadSettings)
-    mempool: MempoolLimits = field(default_factory=MempoolLimits)
 
 
 class Core:
@@ -115,7 +99,8 @@ class Core:
         self.chain = Chain(genesis, reader, replay, self._outbox)
         self.mempool = Mempool(settings.mempool, genesis.limits)
         penalties = (settings.penalty_ms_min, settings.penalty_ms_max)
-        self.sync = Sync(settings.sync_patience_ms, Penalties(*penalties))
+        place = list(self.members).index(id) if id in self.members else 0
+        self.sync = Sync(Penalties(*penalties), place)
         self._announced = Announced(
             settings.spread.announce_ms // 2,
             settings.fetch_retry_ms,
@@ -129,11 +114,10 @@ class Core:
         self._met: dict[str, Institution] | None = None
         self._pend_due = False
         """There may be new work, of which the seat is told when the shell has gathered all."""
-        self._meet_members()
-        candidates = Candidates(settings.fetch_patience_ms, settings.fetch_retry_ms)
+        patience = (settings.fetch_patience_ms, settings.fetch_retry_ms)
         self._drafts = Drafts(id, settings.draft_work_min, self.chain, self.mempool, self._outbox)
         self._judging = Judging(
-            id, self.chain, candidates, self.mempool, self._drafts, self._outbox
+            id, self.chain, Candidates(*patience), self.mempool, self._drafts, self._outbox
         )
         self._spreading = Spreading(
             id, key, settings.spread, self.chain, self.mempool, self._outbox, boots
@@ -149,6 +133,10 @@ class Core:
             restored=restored,
             stubborn=settings.stubborn,
         )
+        self.following = Following(
+            id, settings, self.chain, self.mempool, self.sync, self._seat, self._outbox
+        )
+        self._meet_members()
 
     # ---- the boundary ----------------------------------------------------------------------------
 
@@ -203,7 +191,8 @@ class Core:
         times = (
             self._spreading.deadline,
             self._judging.deadline,
-            self.sync.deadline(self.head.height, self.votes),
+            self.following.deadline,
+            self.sync.deadline(self.following.height, self.following.patience),
             self._seat.deadline,
         )
         return min(time for time in times if time is not None)
@@ -225,8 +214,17 @@ class Core:
             case Submitted(transactions):
                 if self._spreading.submit(transactions):
                     self._pend_due = True
+            case BatchArrived(peer, batch, True):
+                if self._take_batch(peer, batch, self.mempool):
+                    self._pend_due = True
+                self._seat.fetched(self._judging.offer(batch))
             case BatchArrived(peer, batch):
-                self._take_batch(peer, batch)
+                # Whoever has got a vote since it came wants it checked.
+                if not self.votes:
+                    self._take_batch(peer, batch, self.following.batches)
+            case DecisionArrived(peer, decision):
+                if self.following.take(event):
+                    self._hear_head(peer, decision.block.header.height)
             case MessageArrived(peer, message):
                 self._take_message(peer, message)
             case GossipArrived(author, gossip):
@@ -266,36 +264,23 @@ class Core:
 
     # ---- what arrives ----------------------------------------------------------------------------
 
-    def _take_batch(self, peer: str, batch: CheckedBatch) -> None:
+    def _take_batch(self, peer: str, batch: CheckedBatch, pool: Mempool) -> bool:
         chain, height = self.chain, self.chain.next_height
         window = self.genesis.limits.replay_window_blocks
         self._spreading.note(batch)
         # A block made now is dated now: what has expired by our clock nobody would order for us.
         time_ms = max(self._outbox.wall, self.head.time_ms + 1)
         reason = refusal(batch, height, time_ms, chain.replay, window)
-        reason = reason or self.mempool.add(batch, self._outbox.now, height=height)
+        reason = reason or pool.add(batch, self._outbox.now, height=height)
         self._announced.arrived(peer, batch.id, useless=reason not in (None, "known"))
         if reason is not None:
-            self._blame_batch(peer, batch, reason)
-        self._seat.fetched(self._judging.offer(batch))
-        if reason is None:
-            self._pend_due = True
-
-    def _blame_batch(self, peer: str, batch: CheckedBatch, reason: str) -> None:
-        """Who carries another's batch cannot know whether we have room for it, or another of the
-        same sequence; its author can.
-        """
-        match reason:
-            case "dead":
-                self._outbox.blame(peer, "batch_dead")
-            case "ahead":
-                self._outbox.blame(peer, "batch_ahead")
-            case "quota" if peer == batch.author:
-                self._outbox.blame(peer, "batch_quota")
-            case "sequence_used_twice" if peer == batch.author:
-                self._outbox.blame(peer, "batch_sequence_used_twice")
-            case _:
+            fault = fault_of(reason, by_author=peer == batch.author)
+            if fault is None:
                 self.counters[f"batch_{reason}"] += 1
+            else:
+                self._outbox.blame(peer, fault)
+        self.following.offer(batch)
+        return reason is None
 
     def _take_message(self, peer: str, message: Consensus | Head | Testimony | Draft) -> None:
         match message:
@@ -359,7 +344,8 @@ class Core:
 
     def _catch_up(self) -> None:
         if self.chain.writing is None:
-            wanted = self.sync.due(self.head.height, self.votes, self._outbox.now)
+            height = self.following.height
+            wanted = self.sync.due(height, self.following.patience, self._outbox.now)
             if wanted is not None:
                 self._outbox.add(SendRequest(*wanted))
 
@@ -370,15 +356,23 @@ class Core:
         if self.chain.writing is not None:
             return
         synced = self.sync.take(self.head.height)
-        if synced is None:
+        if synced is not None:
+            if self._apply(synced):
+                self.sync.proved()
+            else:
+                self._outbox.blame(self.sync.source, "sync_block_false")
+                self.sync.refuted(self._outbox.now)
             return
+        followed = self.following.next_block()
+        if followed is not None and not self._apply(followed):
+            # The committee, or an author's key, is another since it was told or carried to us.
+            self.following.forget()
+
+    def _apply(self, synced: SyncedBlock) -> bool:
         executed = self._judging.check_synced(synced, self._seat.signatures)
-        if executed is None:
-            self._outbox.blame(self.sync.source, "sync_block_false")
-            self.sync.refuted(self._outbox.now)
-        else:
-            self.sync.proved()
+        if executed is not None:
             self.chain.write(synced.decision, executed)
+        return executed is not None
 
     def _advance(self) -> None:
         """The block is durable: it is the head, and the next height begins."""
@@ -391,13 +385,18 @@ class Core:
             self.genesis.censorship_heights,
         )
         self.mempool.served(written.batches, self.head.height)
-        self.mempool.remove(batch.id for batch in written.batches)
+        for pool in (self.mempool, self.following.batches):
+            pool.remove(batch.id for batch in written.batches)
         self._meet_members()
         self._remove_dead()
         self._judging.clear()
         self.sync.advanced()
         self._spreading.head_moved(written.batches)
         self._seat.advance(written.decision.certificate)
+        self.following.advanced()
+        if self.votes and self.sync.target() <= self.head.height + HELD_HEIGHTS:
+            # Of what we have only fetched ourselves others have heard long since.
+            self._spreading.tell_followers(written.decision)
         self._pend_due = True
         self._seat.carry_passed_over(passed_over)
         self._catch_up()
@@ -416,6 +415,7 @@ class Core:
         if self.votes and self.view == 0 and not self.sync.ready and self.chain.writing is None:
             self._judging.execute_draft()
         self._judging.ask()
+        self.following.expire()
         self._seat.expire()
         self._apply_synced()
         self._catch_up()
@@ -431,9 +431,12 @@ class Core:
         if self._met is not self.members:
             self._met = self.members
             self.mempool.meet(self.members)
+            self.following.batches.meet(self.members)
             self.sync.keep(self.members)
             self._announced.keep(self.members)
 
     def _remove_dead(self) -> None:
         height, replay = self.chain.next_height, self.chain.replay
-        self.counters["batches_died"] += self.mempool.remove_dead(height, self._earliest_ms, replay)
+        for pool in (self.mempool, self.following.batches):
+            died = pool.remove_dead(height, self._earliest_ms, replay)
+            self.counters["batches_died"] += died

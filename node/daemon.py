@@ -20,13 +20,14 @@ from ledger.transactions import BatchError, CheckedBatch, check_batch
 from node.admission import KeyReplaced, admitted_members
 from node.backend import NodeBackend, software_version
 from node.config import Config
-from node.core import Core, CoreSettings
+from node.core import Core
 from node.driver import Driver, monotonic_ms, wall_ms
 from node.home import StartError, printable, reason
 from node.keylock import key_held
 from node.libp2p import Libp2pTransport
 from node.logs import configure
 from node.rpc import RpcServer, RpcSettings
+from node.settings import CoreSettings
 from node.startup import settled_key
 from node.transport import KIB, Member, TransportError, TransportLimits
 from node.wire import CONSENSUS_BYTES_MAX

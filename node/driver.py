@@ -18,10 +18,11 @@ without a part of itself.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 import structlog
 
+from consensus.messages import Decision
 from ledger.store import Write, WriteBlock
 from ledger.transactions import BatchError, CheckedTransaction, TransactionError
 from node.admission import admitted_members, check_own_key
@@ -32,9 +33,8 @@ from node.events import (
     Admit,
     Applied,
     BatchArrived,
-    BlockArrived,
-    BlocksArrived,
     BlockStored,
+    DecisionArrived,
     Effect,
     Event,
     Expired,
@@ -52,27 +52,22 @@ from node.events import (
 from node.intake import (
     IntakeError,
     Rules,
-    check_batches_found,
-    check_blocks_found,
+    answer_events,
     check_raw_batch,
     check_submission,
+    reason_of,
+    verified_commits,
 )
 from node.link_log import LinkLog
 from node.methods.backend import AppliedBlock, SubmitOutcome
 from node.transport import Fault, Member, PeerUnreachable, Transport
 from node.wire import (
     BatchBody,
-    BatchesFound,
-    BatchesWanted,
-    BlockFound,
-    BlocksFound,
-    BlocksWanted,
-    BlockWanted,
+    Decided,
     Request,
     decode_gossip,
     decode_message,
     decode_request,
-    decode_response,
 )
 from primitives.codec import CodecError, encode
 from primitives.institution import Institution
@@ -205,16 +200,29 @@ class Driver:
         except CodecError as error:
             self.core.conduct.note(peer, "malformed", str(error))
             return None
-        if not isinstance(decoded, BatchBody):
-            return MessageArrived(peer, decoded)
-        if len(decoded.raw) > self._rules.limits.batch_bytes_max:
-            self.core.conduct.note(peer, "batch_invalid", "It is longer than this ledger allows.")
-        elif not self._checks.admit(peer, len(decoded.raw)):
+        match decoded:
+            case Decided(decision) if self.core.following.wants(decision.block.header.height):
+                self._check(peer, len(raw), self._check_decision(peer, decision))
+            case Decided():
+                return MessageArrived(peer, decoded.head)
+            case BatchBody(batch) if len(batch) > self._rules.limits.batch_bytes_max:
+                detail = "It is longer than this ledger allows."
+                self.core.conduct.note(peer, "batch_invalid", detail)
+            case BatchBody(batch) if self.core.following.is_near:
+                self._check(peer, len(batch), self._check_batch(peer, batch))
+            case BatchBody():
+                self.counters["batches_unread"] += 1
+            case _:
+                return MessageArrived(peer, decoded)
+        return None
+
+    def _check(self, peer: str, size_bytes: int, check: Callable[[], Event]) -> None:
+        """Check what a peer sent on a thread, when it is its turn."""
+        if self._checks.admit(peer, size_bytes):
+            self._spawn(self._run_check(peer, size_bytes, check))
+        else:
             self.counters["batch_checks_dropped"] += 1
             self.core.conduct.note(peer, "flood", "more batches than are checked in good time")
-        else:
-            self._spawn(self._check_batch(peer, decoded.raw))
-        return None
 
     async def _perform(self, effects: Sequence[Effect]) -> None:
         while effects:
@@ -326,16 +334,25 @@ class Driver:
             self._fail(error)
             raise
 
-    async def _check_batch(self, peer: str, raw: bytes) -> None:
-        rules, known = self._rules, self.core.mempool.get
+    async def _run_check(self, peer: str, size_bytes: int, check: Callable[[], Event]) -> None:
         try:
-            batch = await self._checks.run_for(peer, lambda: check_raw_batch(raw, rules, known))
+            event = await self._checks.run_for(peer, check)
         except BatchError as error:
             self.core.conduct.note(peer, "batch_invalid", str(error))
             return
         finally:
-            self._checks.leave(peer, len(raw))
-        self._post(BatchArrived(peer, batch))
+            self._checks.leave(peer, size_bytes)
+        self._post(event)
+
+    def _check_batch(self, peer: str, raw: bytes) -> Callable[[], Event]:
+        rules, known, votes = self._rules, self.core.following.known, self.core.votes
+        return lambda: BatchArrived(
+            peer, check_raw_batch(raw, rules, known, signatures=votes), votes
+        )
+
+    def _check_decision(self, peer: str, decision: Decision) -> Callable[[], Event]:
+        rules = self._rules
+        return lambda: DecisionArrived(peer, decision, verified_commits(decision, rules))
 
     # ---- asking peers ----------------------------------------------------------------------------
 
@@ -343,37 +360,19 @@ class Driver:
         answered = invalid = False
         try:
             raw = await self._transport.request(peer, encode(request), REQUEST_TIMEOUT_MS)
-            await self._take_answer(peer, request, raw)
+            rules, known, votes = self._rules, self.core.following.known, self.core.votes
+            for event in await self._checks.run_for(
+                peer, lambda: answer_events(peer, request, raw, rules, known, votes=votes)
+            ):
+                self._post(event)
             answered = True
         except PeerUnreachable:
             self.counters["requests_unanswered"] += 1
-        except (CodecError, IntakeError) as error:
+        except (CodecError, IntakeError, BatchError) as error:
             invalid = True
-            self.core.conduct.note(peer, "answer_invalid", str(error))
-        except BatchError as error:
-            invalid = True
-            self.core.conduct.note(peer, "batch_invalid", str(error))
+            self.core.conduct.note(peer, reason_of(error), str(error))
         finally:
             self._post(RequestEnded(peer, request, answered, invalid))
-
-    async def _take_answer(self, peer: str, request: Request, raw: bytes) -> None:
-        response = decode_response(raw)
-        rules, known = self._rules, self.core.mempool.get
-        match request, response:
-            case BatchesWanted(), BatchesFound():
-                for batch in await self._checks.run_for(
-                    peer, lambda: check_batches_found(request, response, rules, known)
-                ):
-                    self._post(BatchArrived(peer, batch))
-            case BlockWanted(), BlockFound():
-                self._post(BlockArrived(peer, response))
-            case BlocksWanted(), BlocksFound():
-                blocks = await self._checks.run_for(
-                    peer, lambda: check_blocks_found(request, response, known, rules)
-                )
-                self._post(BlocksArrived(peer, blocks, response.head_height))
-            case _:
-                raise IntakeError("the answer is of another kind than the question")
 
     # ---- local clients ---------------------------------------------------------------------------
 

@@ -35,11 +35,16 @@ class BatchArrived:
 
     peer: str
     batch: CheckedBatch
+    checked: bool = True
+    """Whether the signatures of its transactions were checked as well: not at a member without a
+    vote, which waits for a certificate to vouch for them (`read_raw_batch`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class MessageArrived:
-    """A direct message came from a peer; batches come as BatchArrived instead."""
+    """A direct message came from a peer; batches come as BatchArrived instead, and decided blocks
+    as DecisionArrived.
+    """
 
     peer: str
     message: Consensus | Head | Testimony | Draft
@@ -82,6 +87,16 @@ class SyncedBlock:
     def size_bytes(self) -> int:
         """Of its bodies."""
         return len(self.decision.block.payload) + sum(len(batch.raw) for batch in self.batches)
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionArrived:
+    """A peer told us of a decided block, without its batches."""
+
+    peer: str
+    decision: Decision
+    verified: tuple[Verified, ...]
+    """Signatures of the certificate that were found to verify."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +145,7 @@ Event = (
     | GossipArrived
     | PeerConnected
     | PeerDisconnected
+    | DecisionArrived
     | BlocksArrived
     | BlockArrived
     | RequestEnded

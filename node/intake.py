@@ -8,10 +8,11 @@ transactions of decided blocks are not checked, since the certificate vouches fo
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from consensus.certificates import verified_votes
-from consensus.messages import Phase
+from consensus.certificates import Verified, verified_votes
+from consensus.messages import Decision, Phase
 from ledger.execution import BlockError, payload_batches
 from ledger.transactions import (
+    NO_KEY,
     BatchError,
     CheckedBatch,
     CheckedTransaction,
@@ -23,8 +24,18 @@ from ledger.transactions import (
     check_transaction,
     read_decided_batch,
 )
-from node.events import SyncedBlock
-from node.wire import BatchesFound, BatchesWanted, BlocksFound, BlocksWanted
+from node.conduct import Reason
+from node.events import BatchArrived, BlockArrived, BlocksArrived, Event, SyncedBlock
+from node.wire import (
+    BatchesFound,
+    BatchesWanted,
+    BlockFound,
+    BlocksFound,
+    BlocksWanted,
+    BlockWanted,
+    Request,
+    decode_response,
+)
 from primitives.codec import CodecError, decode
 
 Known = Callable[[bytes], CheckedBatch | None]
@@ -44,24 +55,65 @@ class Rules:
     keys: Mapping[str, bytes]
 
 
-def check_raw_batch(raw: bytes, rules: Rules, known: Known | None = None) -> CheckedBatch:
+def check_raw_batch(
+    raw: bytes, rules: Rules, known: Known | None = None, *, signatures: bool = True
+) -> CheckedBatch:
     """Check one batch from a peer, unless it is known. Raises BatchError.
 
     Repairs bring batches again that are here already, and the signatures of a large one take a
-    tenth of a second.
+    tenth of a second. Without `signatures`, those of its transactions are left to the certificate
+    of a block that lists it, which is enough for a member without a vote (ADR 22).
     """
     if known is not None:
         batch = known(_identity(raw, rules))
         if batch is not None and batch.raw == raw:
             return batch
-    return check_batch(raw, rules.chain_id, rules.limits, rules.keys)
+    if signatures:
+        return check_batch(raw, rules.chain_id, rules.limits, rules.keys)
+    batch = read_decided_batch(raw, rules.chain_id, rules.limits, rules.keys)
+    if batch.signer_key == NO_KEY:
+        raise BatchError(f"The batch is not signed with the key of a member {batch.author}.")
+    return batch
+
+
+def answer_events(
+    peer: str, request: Request, raw: bytes, rules: Rules, known: Known, *, votes: bool
+) -> list[Event]:
+    """Return the events of a peer's answer, at a node that votes or does not.
+
+    Raises CodecError and IntakeError for one that is bad, and BatchError for one with a batch that
+    is not good by the keys that the node knows.
+    """
+    response = decode_response(raw)
+    match request, response:
+        case BatchesWanted(), BatchesFound():
+            batches = check_batches_found(request, response, rules, known, signatures=votes)
+            return [BatchArrived(peer, batch, votes) for batch in batches]
+        case BlockWanted(), BlockFound():
+            return [BlockArrived(peer, response)]
+        case BlocksWanted(), BlocksFound():
+            blocks = check_blocks_found(request, response, known, rules)
+            return [BlocksArrived(peer, blocks, response.head_height)]
+        case _:
+            raise IntakeError("the answer is of another kind than the question")
+
+
+def reason_of(error: Exception) -> Reason:
+    """What a peer is counted for whose answer raised this."""
+    return "batch_invalid" if isinstance(error, BatchError) else "answer_invalid"
 
 
 def check_batches_found(
-    wanted: BatchesWanted, found: BatchesFound, rules: Rules, known: Known | None = None
+    wanted: BatchesWanted,
+    found: BatchesFound,
+    rules: Rules,
+    known: Known | None = None,
+    *,
+    signatures: bool = True,
 ) -> tuple[CheckedBatch, ...]:
-    """The batches of an answer. Raises IntakeError if one cannot be read or was not asked for, and
-    BatchError if one is not good by the keys that we know: its author's may have changed meanwhile.
+    """The batches of an answer, each checked by `check_raw_batch`. Raises IntakeError if one cannot
+    be read or was not asked for, and BatchError if one is not good by the keys that we know: its
+    author's may have changed meanwhile.
     """
     if len(found.batches) > len(wanted.batches):
         raise IntakeError("more batches came than were asked for")
@@ -70,7 +122,7 @@ def check_batches_found(
             raise IntakeError("a batch came that was not asked for")
     except BatchError as error:
         raise IntakeError(str(error)) from error
-    return tuple(check_raw_batch(raw, rules, known) for raw in found.batches)
+    return tuple(check_raw_batch(raw, rules, known, signatures=signatures) for raw in found.batches)
 
 
 def _identity(raw: bytes, rules: Rules) -> bytes:
@@ -106,10 +158,17 @@ def check_blocks_found(
             batches = _listed(ids, synced.batches, known, rules)
         except BatchError as error:
             raise IntakeError(str(error)) from error
-        certificate = synced.decision.certificate
-        votes = verified_votes(certificate, Phase.COMMIT, rules.chain_id, rules.keys)
-        blocks.append(SyncedBlock(synced.decision, batches, tuple(votes)))
+        votes = verified_commits(synced.decision, rules)
+        blocks.append(SyncedBlock(synced.decision, batches, votes))
     return tuple(blocks)
+
+
+def verified_commits(decision: Decision, rules: Rules) -> tuple[Verified, ...]:
+    """Those of a decided block's signatures that verify, up to the first that does not, by the keys
+    that we know now: 75 us each. What they prove is for the core to say.
+    """
+    certificate, chain_id = decision.certificate, rules.chain_id
+    return tuple(verified_votes(certificate, Phase.COMMIT, chain_id, rules.keys))
 
 
 def _listed(

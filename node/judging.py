@@ -8,8 +8,7 @@ exactly the roots in its header.
 
 from collections.abc import Sequence
 
-from consensus.certificates import CertificateError, SignatureCache, check_certificate
-from consensus.messages import Phase
+from consensus.certificates import SignatureCache
 from ledger.execution import BlockError, ExecutedBlock, payload_batches
 from ledger.state import StateError
 from ledger.transactions import BatchError, CheckedBatch, check_batch, signed_by
@@ -154,18 +153,11 @@ class Judging:
         Raises StateError if we are.
         """
         chain = self._chain
-        block, certificate = synced.decision.block, synced.decision.certificate
+        block = synced.decision.block
         if block.header.height != chain.next_height:
             return None
-        if (certificate.height, certificate.block_hash) != (block.header.height, block.hash):
-            return None
         cache = SignatureCache() if signatures is None else signatures
-        for vote in synced.verified:
-            cache.remember(*vote)
-        chain_id = chain.genesis.chain_id
-        try:
-            check_certificate(certificate, Phase.COMMIT, chain_id, chain.committee, cache)
-        except CertificateError:
+        if not chain.proves(synced.decision, synced.verified, cache):
             return None
         if listed_batches(block) != tuple(batch.id for batch in synced.batches):
             return None

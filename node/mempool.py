@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from ledger.replay import ReplayWindow
 from ledger.transactions import CheckedBatch, CheckedTransaction, Limits
+from node.conduct import Reason
 from node.fairness import Listed, take_turns
 from primitives.institution import Institution
 
@@ -344,6 +345,23 @@ def refusal(
     if max(latest, batch.valid_until_height) > height + window_blocks:
         return "ahead"
     return None
+
+
+def fault_of(reason: str, *, by_author: bool) -> Reason | None:
+    """What whoever sent a batch that is not held is counted for, if anything. Who carries another's
+    batch cannot know whether we have room for it, or another of the same sequence; its author can.
+    """
+    match reason:
+        case "dead":
+            return "batch_dead"
+        case "ahead":
+            return "batch_ahead"
+        case "quota" if by_author:
+            return "batch_quota"
+        case "sequence_used_twice" if by_author:
+            return "batch_sequence_used_twice"
+        case _:
+            return None
 
 
 def _lives(batch: CheckedBatch, height: int, time_ms: int, replay: ReplayWindow) -> bool:

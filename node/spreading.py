@@ -1,22 +1,31 @@
 """Our own part in what spreads: sealing our clients' transactions into batches, carrying them to
-the voters, announcing what is undecided and where our head is (docs/ARCHITECTURE.md sections 5 and
-7).
+the members, telling those without a vote what was decided, announcing what is undecided and where
+our head is (docs/ARCHITECTURE.md sections 5 and 7).
 
-Bodies go to the voters directly. Gossip carries announcements only, at most one of each kind per
-interval, because every gossip message costs every member a signature check: whoever lacks an
-announced batch asks its author.
+Bodies go from their author to all members directly, to the voters first. So everybody's uplink
+carries a share, and nobody has to fetch a block from the few who decided it. Gossip carries
+announcements only, at most one of each kind per interval, because every gossip message costs every
+member a signature check: whoever lacks an announced batch asks its author.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from consensus.messages import Decision
 from ledger.store import WriteBatch
 from ledger.transactions import CheckedBatch, CheckedTransaction, seal_batch
 from node.chain import Chain
 from node.events import Publish
 from node.mempool import Held, Mempool
 from node.outbox import Outbox
-from node.wire import WANTED_BATCHES_MAX, BatchBody, BatchesAnnounced, Head, HeadAnnounced
+from node.wire import (
+    WANTED_BATCHES_MAX,
+    BatchBody,
+    BatchesAnnounced,
+    Decided,
+    Head,
+    HeadAnnounced,
+)
 from primitives.keys import PrivateKey
 
 
@@ -121,9 +130,9 @@ class Spreading:
         return self._seal_when_due()
 
     def greet(self, peer: str) -> None:
-        """A member connected: tell it our head, and carry to a voter what it may have missed."""
+        """A member connected: tell it our head, and carry to it what it may have missed."""
         self.tell_head(peer)
-        if peer in self._chain.committee.by_id:
+        if peer in self._chain.members:
             for held in self._mempool.by_author(self._id)[: self._settings.resent_batches_max]:
                 self.carry_to(peer, held.batch)
 
@@ -159,8 +168,20 @@ class Spreading:
             self._announce_head()
         self._seal_when_due()
 
+    def tell_followers(self, decision: Decision) -> None:
+        """We have decided a block. Each voter tells some of the members without a vote, others at
+        the next height: so no uplink carries all of it, and who is passed over by one liar hears of
+        the next block from others.
+        """
+        voters = self._chain.committee.by_id
+        tellers = [id for id in voters if id == self._id or self._outbox.is_connected(id)]
+        followers = [id for id in self._chain.members if id not in voters]
+        first = tellers.index(self._id) - decision.block.header.height
+        told = followers[first % len(tellers) :: len(tellers)]
+        self._outbox.send_all(told, Decided(decision))
+
     def carry(self, batch: CheckedBatch) -> None:
-        """Send a batch to every voter."""
+        """Send a batch to every voter, to repair what may have been lost."""
         self._outbox.send_all(self._chain.committee.by_id, BatchBody(batch.raw))
 
     def carry_to(self, peer: str, batch: CheckedBatch) -> None:
@@ -192,7 +213,7 @@ class Spreading:
         return min(max(delay_ms, self._round_ms // ROUND_PARTS), delay_ms * VOTER_DELAYS_MAX)
 
     def _seal(self) -> None:
-        """Sign waiting transactions as one batch, keep it, and carry it to the voters.
+        """Sign waiting transactions as one batch, keep it, and carry it to the members.
 
         The wall clock in the sequence keeps it above any used before, even where the store that
         knew them is lost, and the number of this start below it apart from them, even where the
@@ -217,7 +238,8 @@ class Spreading:
         height = self._chain.next_height
         self._mempool.add(batch, self._outbox.now, own=True, height=height)
         self._outbox.add(WriteBatch(batch))
-        self.carry(batch)
+        voters_first = dict.fromkeys([*self._chain.committee.by_id, *self._chain.members])
+        self._outbox.send_all(voters_first, BatchBody(batch.raw))
 
     def _announce_batches(self) -> None:
         """Repair: what is undecided for longer than batches need to arrive is announced, also the

@@ -1,8 +1,8 @@
 """Catching up: which peer to ask for which decided blocks, and when.
 
 Blocks certify themselves, so any member may serve them. A voter usually decides by itself an
-instant after the others, so a small lag is given `patience_ms` before it is treated as one; a node
-without a vote asks at once.
+instant after the others, and a member without a vote is told of each block by a voter
+(following.py). So a lag of few blocks is given some time before it is treated as one (`Patience`).
 
 While blocks wait to be applied the next are asked for already, so that the network and the threads
 that decode work while the core executes. How many may wait is bounded, and so is what one answer
@@ -21,6 +21,7 @@ same holds from the end of the honest peer's penalty.
 
 from collections import deque
 from collections.abc import Container, Sequence
+from dataclasses import dataclass
 
 from node.events import SyncedBlock
 from node.penalties import Penalties
@@ -34,13 +35,21 @@ PACE_STEP_MS = 100
 """Peers whose milliseconds per block differ by less are equally quick: they share the work."""
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """For how long we do not ask while we are behind by at most so many blocks."""
+
+    blocks: int
+    ms: int
+
+
 class Sync:
     """What is known of the peers' heads, the one request under way, and the blocks that wait to be
-    applied.
+    applied. `place` is our number among the members: equal ones ask different peers.
     """
 
-    def __init__(self, patience_ms: int, penalties: Penalties) -> None:
-        self._patience_ms = patience_ms
+    def __init__(self, penalties: Penalties, place: int) -> None:
+        self._place = place
         self._penalties = penalties
         self._heads: dict[str, int] = {}
         self._doubted: dict[str, None] = {}
@@ -149,29 +158,33 @@ class Sync:
         self._doubted.pop(self.source, None)
         self._penalties.proved(self.source)
 
-    def deadline(self, height: int, votes: bool) -> int | None:
+    def deadline(self, height: int, patience: Patience) -> int | None:
         """When there is a block to apply, or `due` may have a request to make."""
         if self._ready:
             return 0
         if self.asked is not None:
             return None
-        return min((at for _, at in self._ahead(height, votes)), default=None)
+        return min((at for _, at in self._ahead(height, patience)), default=None)
 
-    def due(self, height: int, votes: bool, now: int) -> tuple[str, BlocksWanted] | None:
-        """The request to make now, if we are behind, none is under way and little waits."""
-        if self._behind_since is None and max(self._heads.values(), default=0) > height:
+    def due(self, height: int, patience: Patience, now: int) -> tuple[str, BlocksWanted] | None:
+        """The request to make now, if we are behind, none is under way and little waits. `height`
+        is up to where we have or are about to have all blocks.
+        """
+        if max(self._heads.values(), default=0) <= height:
+            self._behind_since = None
+        elif self._behind_since is None:
             self._behind_since = now
         plenty = self._ready_bytes >= READY_BYTES_MIN or len(self._ready) >= READY_BLOCKS_MIN
         if self.asked is not None or plenty:
             return None
         if self._ready:
             height = max(height, self._ready[-1][1].decision.block.header.height)
-        willing = [peer for peer, at in self._ahead(height, votes) if at <= now]
+        willing = [peer for peer, at in self._ahead(height, patience) if at <= now]
         if not willing:
             return None
         best = min(self._rank(peer) for peer in willing)
         equals = [peer for peer in willing if self._rank(peer) == best]
-        peer = equals[height % len(equals)]
+        peer = equals[(height + self._place) % len(equals)]
         self.asked, self._asked_at = peer, now
         count = min(WANTED_BLOCKS_MAX, self._heads[peer] - height)
         return peer, BlocksWanted(height + 1, count)
@@ -180,14 +193,13 @@ class Sync:
         """Whoever failed last is asked last, or two silent peers could take turns for ever."""
         return self._penalties.until(peer), self._paces.get(peer, 0)
 
-    def _ahead(self, height: int, votes: bool) -> list[tuple[str, int]]:
+    def _ahead(self, height: int, patience: Patience) -> list[tuple[str, int]]:
         """The peers that say to be ahead of us, and when each may be asked."""
         asked_at: list[tuple[str, int]] = []
         for peer, head in sorted(self._heads.items()):
             if head > height:
-                slight = votes and head == height + 1
-                patient = 0
-                if slight and self._behind_since is not None:
-                    patient = self._behind_since + self._patience_ms
-                asked_at.append((peer, max(patient, self._penalties.until(peer))))
+                until = 0
+                if head <= height + patience.blocks and self._behind_since is not None:
+                    until = self._behind_since + patience.ms
+                asked_at.append((peer, max(until, self._penalties.until(peer))))
         return asked_at

@@ -25,7 +25,8 @@ from primitives.codec import (
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 CONSENSUS_BYTES_MAX = 256 * 1024
-"""A PBFT message: the largest legal proposal of the largest committee has half of that."""
+"""A PBFT message, or a decided block: the largest legal proposal of the largest committee has half
+of that."""
 REQUEST_BYTES_MAX = 16 * 1024
 RESPONSE_BYTES_MAX = 16 * 1024 * 1024
 GOSSIP_BYTES_MAX = 16 * 1024
@@ -48,7 +49,7 @@ class Consensus(Canonical, frozen=True, tag=1):
 
 
 class BatchBody(Canonical, frozen=True, tag=2):
-    """The raw bytes of a batch, carried to the voters."""
+    """The raw bytes of a batch, carried to the members."""
 
     raw: bytes
 
@@ -80,7 +81,18 @@ class Draft(Canonical, frozen=True, tag=5):
     batches: Annotated[tuple[Digest, ...], msgspec.Meta(max_length=BLOCK_BATCHES_MAX)]
 
 
-Message = Consensus | BatchBody | Head | Testimony | Draft
+class Decided(Canonical, frozen=True, tag=6):
+    """A decided block, as a voter tells it to a member without a vote, which has the batches."""
+
+    decision: Decision
+
+    @property
+    def head(self) -> Head:
+        """What it says of its sender, whatever else it is good for."""
+        return Head(self.decision.block.header.height, self.decision.certificate.block_hash)
+
+
+Message = Consensus | BatchBody | Head | Testimony | Draft | Decided
 
 # ---- gossip --------------------------------------------------------------------------------------
 
@@ -159,7 +171,7 @@ Response = BatchesFound | BlockFound | BlocksFound
 def decode_message(data: bytes) -> Message:
     """Raises CodecError."""
     message = decode(data, Message, bytes_max=MESSAGE_BYTES_MAX)
-    if isinstance(message, Consensus) and len(data) > CONSENSUS_BYTES_MAX:
+    if isinstance(message, Consensus | Decided) and len(data) > CONSENSUS_BYTES_MAX:
         raise CodecError(
             f"A consensus message of {len(data)} bytes is refused: the limit is "
             f"{CONSENSUS_BYTES_MAX} bytes."

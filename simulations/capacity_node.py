@@ -17,12 +17,13 @@ from ledger.execution import restore_window
 from ledger.genesis import genesis_state
 from ledger.store import Write, WriteBatch, WriteBlock, WriteGenesis, WritePromise
 from ledger.transactions import CheckedBatch
-from node.core import Core, CoreSettings
+from node.core import Core
 from node.events import (
     Applied,
     BatchArrived,
     BlocksArrived,
     BlockStored,
+    DecisionArrived,
     Effect,
     Event,
     Expired,
@@ -36,11 +37,11 @@ from node.events import (
     SendRequest,
     Submitted,
 )
-from node.intake import check_submission
-from node.wire import BatchBody, Gossip, Message, Request
+from node.intake import answer_events, check_submission
+from node.settings import CoreSettings
+from node.wire import BatchBody, Decided, Gossip, Message, Request
 from primitives.codec import encode
 from primitives.keys import PrivateKey
-from simulations.answers import answer_events
 from simulations.capacity_machine import Ended, Job, Lane, Processor
 from simulations.capacity_network import NEIGHBOURS, Answered, Sized
 from simulations.capacity_networks import GENESIS_MS
@@ -277,27 +278,42 @@ class CapacityNode:
 
     def message(self, peer: str, message: Sized[Message]) -> None:
         """A direct message."""
-        costs, content = self.site.costs, message.content
         receive_us = self.site.receiving_us(message.size_bytes)
-        if not isinstance(content, BatchBody):
-            self._post(MessageArrived(peer, content), receive_us + costs.vote_handle_us)
-            return
-        batch = self.site.checks.check(content.raw)
-        self._post(None, receive_us, partial(self._check_batch, peer, batch))
+        if isinstance(message.content, BatchBody | Decided):
+            self._post(None, receive_us, partial(self._read, peer, message.content))
+        else:
+            handle_us = self.site.costs.vote_handle_us
+            self._post(MessageArrived(peer, message.content), receive_us + handle_us)
 
-    def _check_batch(self, peer: str, batch: CheckedBatch) -> None:
-        """Check a batch beside the loop, unless it is here already."""
-        costs = self.site.costs
-        count = len(batch.transactions) * self.site.shape.burst
-        known = self.core.mempool.get(batch.id) is not None
-        check_us = costs.signature_check_us + count * costs.transaction_check_us
-        take_us = costs.batch_take_us + count * costs.transaction_take_us
+    def _read(self, peer: str, message: BatchBody | Decided) -> None:
+        """Check beside the loop what is to be checked."""
+        site, costs = self.site, self.site.costs
+        event = site.checks.event(peer, message, self.core, site.rules)
+        match event:
+            case BatchArrived(_, batch):
+                count = len(batch.transactions) * site.shape.burst
+                known = self.core.following.known(batch.id) is not None
+                check_us = 0.0 if known else self._check_us(batch, count, event.checked)
+                take_us = costs.batch_take_us + count * costs.transaction_take_us
+            case DecisionArrived(_, _, verified):
+                check_us = len(verified) * costs.signature_check_us
+                take_us = costs.vote_handle_us
+            case _:
+                check_us, take_us = 0.0, costs.vote_handle_us
 
         def checked() -> None:
-            if self.up:
-                self._post(BatchArrived(peer, batch), take_us)
+            if self.up and event is not None:
+                self._post(event, take_us)
 
-        self._threads.submit(Job(lambda: 0 if known else int(check_us), checked))
+        self._threads.submit(Job(lambda: int(check_us), checked))
+
+    def _check_us(self, batch: CheckedBatch, count: int, signatures: bool) -> float:
+        """What checking a batch costs, its own signature included."""
+        costs = self.site.costs
+        each_us = costs.transaction_check_us
+        if not signatures:
+            each_us = max(each_us - costs.signature_check_us, 0.0)
+        return costs.signature_check_us + count * each_us
 
     def gossip(self, author: str, gossip: Sized[Gossip]) -> None:
         """An announcement."""
@@ -334,7 +350,9 @@ class CapacityNode:
             return
         site, events = self.site, []
         check_us = 0.0
-        for event in answer_events(peer, request, answer.content, site.checks, site.rules):
+        known, votes = site.checks.known, self.core.votes
+        raw = answer.content
+        for event in answer_events(peer, request, raw, site.rules, known, votes=votes):
             events.append(event)
             check_us += self._answer_us(event)
 
@@ -347,22 +365,21 @@ class CapacityNode:
 
     def _answer_us(self, event: Event) -> float:
         """What checking a part of an answer costs, certificates included."""
-        costs, burst, known = self.site.costs, self.site.shape.burst, self.core.mempool
-        transaction_us = costs.transaction_check_us
+        costs, burst, known = self.site.costs, self.site.shape.burst, self.core.following.known
         match event:
-            case BatchArrived(_, batch):
-                batches, votes = [batch], 0
+            case BatchArrived(_, batch, checked):
+                return self._check_us(batch, len(batch.transactions) * burst, checked)
             case BlocksArrived(_, blocks):
-                batches = [batch for synced in blocks for batch in synced.batches]
-                votes = sum(len(synced.verified) for synced in blocks)
-                # Their certificates vouch for the transactions' signatures.
-                transaction_us = max(transaction_us - costs.signature_check_us, 0.0)
+                spent_us = 0.0
+                for synced in blocks:
+                    spent_us += len(synced.verified) * costs.signature_check_us
+                    for batch in synced.batches:
+                        if known(batch.id) is None:
+                            count = len(batch.transactions) * burst
+                            spent_us += self._check_us(batch, count, signatures=False)
+                return spent_us
             case _:
                 return 0.0
-        fresh = [batch for batch in batches if known.get(batch.id) is None]
-        transactions = sum(len(batch.transactions) for batch in fresh) * burst
-        signatures = len(fresh) + votes
-        return signatures * costs.signature_check_us + transactions * transaction_us
 
     # ---- local clients ---------------------------------------------------------------------------
 

@@ -41,8 +41,12 @@ class Known(Checks):
         self._rules = rules
         self._checked: dict[bytes, CheckedBatch] = {}
 
-    def check(self, raw: bytes, rules: Rules | None = None) -> CheckedBatch:
-        """As check_raw_batch. Raises BatchError."""
+    def check(
+        self, raw: bytes, rules: Rules | None = None, *, signatures: bool = True
+    ) -> CheckedBatch:
+        """As check_raw_batch; what is not checked here a node is not charged for. Raises
+        BatchError.
+        """
         batch = self._checked.get(raw)
         if batch is None:
             batch = check_raw_batch(raw, self._rules)

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 
 from ledger.execution import restore_window
 from ledger.genesis import genesis_state
+from ledger.state import StateError
 from ledger.store import Write, WriteBlock, WriteGenesis, WritePromise
 from ledger.transactions import BatchError, TransactionError
-from node.core import Core, CoreSettings
+from node.core import Core
 from node.events import (
     Applied,
-    BatchArrived,
     BlocksArrived,
     BlockStored,
     Effect,
@@ -34,11 +34,11 @@ from node.events import (
     SendRequest,
     Submitted,
 )
-from node.intake import IntakeError, Rules, check_submission
-from node.wire import BatchBody, Consensus, Message, Request, decode_gossip, decode_request
+from node.intake import IntakeError, Rules, answer_events, check_submission, reason_of
+from node.settings import CoreSettings
+from node.wire import Consensus, Message, Request, decode_gossip, decode_request
 from primitives.codec import CodecError, encode
 from primitives.keys import PrivateKey
-from simulations.answers import answer_events, reason_of
 from simulations.byzantine import Behaviour
 from simulations.dying import Died, Doom, moments_after, moments_before
 from simulations.faults import Moment
@@ -305,10 +305,12 @@ class Host:
                 self.doom.reach(moment)
 
     def _alive(self, action: Callable[[], None]) -> None:
-        """Do what a process does, unless it dies over it."""
+        """Do what a process does, unless it dies over it; a liar may over what others decided."""
         try:
             action()
-        except Died:
+        except (Died, StateError) as error:
+            if self.behaviour is None and isinstance(error, StateError):
+                raise
             self.stop()
 
     def _perform_one(self, effect: Effect) -> None:
@@ -375,10 +377,15 @@ class Host:
         self.world.trace.note(self.world.schedule.now, self.name, "hears", peer, raw)
         if self.behaviour is not None and not self.behaviour.incoming(self, peer, message):
             return
-        if isinstance(message, BatchBody):
-            self._check_batch(peer, message.raw)
-        else:
-            self._post(MessageArrived(peer, message))
+        try:
+            event = self.world.checks.event(peer, message, self.running, self.rules)
+        except BatchError as error:
+            self.running.conduct.note(peer, "batch_invalid", str(error))
+            return
+        if isinstance(event, MessageArrived):
+            self._post(event)
+        elif event is not None:
+            self._post_checked(event)
 
     def gossip(self, author: str, raw: bytes) -> None:
         """An announcement."""
@@ -401,17 +408,10 @@ class Host:
             return self.behaviour.answer(self, request, response)
         return encode(response)
 
-    def _check_batch(self, peer: str, raw: bytes) -> None:
-        try:
-            batch = self.world.checks.check(raw, self.rules)
-        except BatchError as error:
-            self.running.conduct.note(peer, "batch_invalid", str(error))
-            return
-        life = self.life
-
-        def checked() -> None:
+    def _post_checked(self, event: Event) -> None:
+        def checked(life: int = self.life) -> None:
             if self.up and self.life == life:
-                self._post(BatchArrived(peer, batch))
+                self._post(event)
 
         self.world.schedule.after(self.chance.randint(0, CHECK_MS_MAX), checked)
 
@@ -422,7 +422,8 @@ class Host:
             answered = invalid = False
             try:
                 if raw is not None:
-                    for event in answer_events(peer, request, raw, self.world.checks, self.rules):
+                    known, votes = self.world.checks.known, self.running.votes
+                    for event in answer_events(peer, request, raw, self.rules, known, votes=votes):
                         self._post(event)
                         if isinstance(event, BlocksArrived) and event.blocks:
                             self.tell("syncs", f"{len(event.blocks)} blocks of {peer}")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from consensus.messages import Commit, Prepare, PrePrepare, Signed, ViewChange
 from ledger.store import Write, WriteBlock, WritePromise
-from node.wire import BatchBody, Consensus, Draft, Head, Message, Testimony
+from node.wire import BatchBody, Consensus, Decided, Draft, Head, Message, Testimony
 from simulations.trace import Detail
 
 
@@ -50,6 +50,8 @@ def name_of(message: Message) -> str:
             return "a batch"
         case Head(height):
             return f"its head {height}"
+        case Decided(decision):
+            return f"the block of height {decision.block.header.height}"
         case Testimony(height, signer):
             return f"what {signer} said at height {height}"
         case Draft(height):

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Protocol
 from ledger.genesis import Genesis
 from ledger.store import Write
 from ledger.transactions import BatchError, CheckedBatch
-from node.events import Applied, Report
-from node.intake import Rules, check_raw_batch
-from node.wire import Message, decode_message
+from node.core import Core
+from node.events import (
+    Applied,
+    BatchArrived,
+    DecisionArrived,
+    Event,
+    MessageArrived,
+    Report,
+)
+from node.intake import Rules, check_raw_batch, verified_commits
+from node.wire import BatchBody, Decided, Message, decode_message
 from simulations.network import Network
 from simulations.schedule import Schedule
 from simulations.store import MemoryStore
@@ -53,18 +61,21 @@ class Checks:
     """
 
     def __init__(self) -> None:
-        self._results: dict[tuple[bytes, tuple[tuple[str, bytes], ...]], CheckedBatch | str] = {}
+        self._results: dict[
+            tuple[bytes, tuple[tuple[str, bytes], ...], bool], CheckedBatch | str
+        ] = {}
         self._by_id: dict[bytes, CheckedBatch] = {}
         self._messages: dict[bytes, Message] = {}
 
-    def check(self, raw: bytes, rules: Rules) -> CheckedBatch:
+    def check(self, raw: bytes, rules: Rules, *, signatures: bool = True) -> CheckedBatch:
         """As check_raw_batch. Raises BatchError."""
-        key = (raw, tuple(rules.keys.items()))
+        key = (raw, tuple(rules.keys.items()), signatures)
         result = self._results.get(key)
         if result is None:
             try:
-                result = check_raw_batch(raw, rules)
-                self._by_id[result.id] = result
+                result = check_raw_batch(raw, rules, signatures=signatures)
+                if signatures:
+                    self._by_id[result.id] = result
             except BatchError as error:
                 result = str(error)
             self._results[key] = result
@@ -86,6 +97,23 @@ class Checks:
         if message is None:
             message = self._messages[raw] = decode_message(raw)
         return message
+
+    def event(self, peer: str, message: Message, core: Core, rules: Rules) -> Event | None:
+        """What a message means to a node, checked as its shell would beside the loop; None if it is
+        of no use there. Raises BatchError.
+        """
+        match message:
+            case BatchBody(raw):
+                votes = core.votes
+                if not core.following.is_near:
+                    return None
+                return BatchArrived(peer, self.check(raw, rules, signatures=votes), votes)
+            case Decided(decision) if core.following.wants(decision.block.header.height):
+                return DecisionArrived(peer, decision, verified_commits(decision, rules))
+            case Decided():
+                return MessageArrived(peer, message.head)
+            case _:
+                return MessageArrived(peer, message)
 
     def known(self, batch_id: bytes) -> CheckedBatch | None:
         """A batch that was found good."""

@@ -13,6 +13,7 @@ from node.wire import (
     BlockFound,
     BlocksFound,
     Consensus,
+    Decided,
     Draft,
     Head,
     Message,
@@ -37,9 +38,9 @@ class Withholder(Behaviour):
         self._to_one_side = chance.random() < 0.5
 
     def outgoing(self, host: "Host", peer: str, message: Message) -> list[bytes]:
-        """Keep batches to itself."""
+        """Keep batches, and what was decided, to itself."""
         kept = not self._to_one_side or self.collusion.side(host, peer) == 1
-        if isinstance(message, BatchBody) and kept:
+        if isinstance(message, BatchBody | Decided) and kept:
             self.lies["batch kept"] += 1
             return []
         return [self.plain(message)]

@@ -10,6 +10,7 @@ from node.wire import (
     BlocksFound,
     BlocksWanted,
     BlockWithBatches,
+    Decided,
     Head,
     Message,
     Request,
@@ -32,7 +33,9 @@ class SyncLiar(Behaviour):
     """
 
     def outgoing(self, host: "Host", peer: str, message: Message) -> list[bytes]:
-        """Claim a higher head, or an older one."""
+        """Claim a higher head, or an older one; tell of blocks that were not decided."""
+        if isinstance(message, Decided) and self.chance.random() < 0.5:
+            return self._false_decision(host, message.decision)
         if isinstance(message, Head) and self.chance.random() < 0.5:
             self.lies["height"] += 1
             other = message.height + self.chance.choice((1, 3, 10**6, -1, -message.height))
@@ -48,21 +51,30 @@ class SyncLiar(Behaviour):
         if not response.blocks or self.chance.random() < 0.15:
             self.lies["stall"] += 1
             return None
-        ways: dict[str, Callable[[Host, Blocks], Blocks]] = {
+        ways = self._forgeries | {"half": self._half, "gap": self._gap}
+        way = self.chance.choice(tuple(ways))
+        self.lies[way] += 1
+        blocks = ways[way](host, response.blocks)
+        head_height = max(response.head_height + self.chance.choice((0, 5, -1)), 0)
+        return encode(BlocksFound(blocks, head_height))
+
+    @property
+    def _forgeries(self) -> dict[str, Callable[["Host", Blocks], Blocks]]:
+        return {
             "unsigned": self._unsigned,
             "redated": self._redated,
             "signed alone": self._signed_alone,
             "swapped bodies": self._swapped,
             "old certificate": self._old_certificate,
             "old block": self._old_block,
-            "half": self._half,
-            "gap": self._gap,
         }
+
+    def _false_decision(self, host: "Host", decision: Decision) -> list[bytes]:
+        ways = self._forgeries
         way = self.chance.choice(tuple(ways))
         self.lies[way] += 1
-        blocks = ways[way](host, response.blocks)
-        head_height = max(response.head_height + self.chance.choice((0, 5, -1)), 0)
-        return encode(BlocksFound(blocks, head_height))
+        (false,) = ways[way](host, (BlockWithBatches(decision, ()),))
+        return [encode(Decided(false.decision))]
 
     def _unsigned(self, host: "Host", blocks: Blocks) -> Blocks:
         """Too few signatures, from some block on."""

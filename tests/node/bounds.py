@@ -3,6 +3,7 @@
 from consensus.certificates import SIGNATURES_REMEMBERED_MAX
 from consensus.events import MISDEEDS
 from consensus.height import BLOCKS_KEPT_MAX
+from consensus.intake import HELD_HEIGHTS
 from consensus.messages import Phase
 from consensus.replica import WITNESSES_MAX, Replica
 from consensus.tally import VIEWS_KEPT_MAX
@@ -12,7 +13,7 @@ from node.core import Core
 from node.drafts import HEARD_HEIGHTS
 from node.fetching import CANDIDATES_MAX
 from node.judging import REFUSED_MAX
-from node.mempool import MempoolLimits
+from node.mempool import Mempool, MempoolLimits
 from node.sync import READY_BLOCKS_MIN
 from node.wire import WANTED_BATCHES_MAX, WANTED_BLOCKS_MAX
 
@@ -23,7 +24,8 @@ COUNTERS_MAX = 64
 def check_bounds(core: Core, limits: MempoolLimits) -> None:
     """Raise AssertionError for what has outgrown its limit."""
     members = len(core.members)
-    _check_mempool(core, limits)
+    for pool in (core.mempool, core.following.batches):
+        _check_mempool(core, pool, limits)
     sync, announced = core.sync, core._announced
     for by_peer in (
         sync._heads,
@@ -47,6 +49,14 @@ def check_bounds(core: Core, limits: MempoolLimits) -> None:
     for candidate in judging._candidates._by_hash.values():
         assert len(candidate.holders) <= members
         assert not candidate.exceeds(block_limits)
+    following = core.following
+    assert len(following._decisions) <= HELD_HEIGHTS
+    assert len(following._candidates._by_hash) <= 1
+    for candidate in following._candidates._by_hash.values():
+        assert len(candidate.batches) <= WANTED_BATCHES_MAX
+    if core.votes:
+        assert not following._decisions
+        assert not len(following.batches)
     assert len(core.counters) <= COUNTERS_MAX
     counts = core.conduct.counts()
     assert len(counts) <= min(PEERS_MAX, members)
@@ -56,8 +66,8 @@ def check_bounds(core: Core, limits: MempoolLimits) -> None:
         _check_replica(core._seat.replica, members)
 
 
-def _check_mempool(core: Core, limits: MempoolLimits) -> None:
-    mempool, members = core.mempool, len(core.members)
+def _check_mempool(core: Core, mempool: Mempool, limits: MempoolLimits) -> None:
+    members = len(core.members)
     largest = core.genesis.limits.batch_bytes_max
     assert len(mempool._accounts) <= members
     assert len(mempool._served) <= members

@@ -20,17 +20,13 @@ from ledger.transactions import (
     seal_batch,
     sign_transaction,
 )
-from node.core import Core, CoreSettings
+from node.core import Core
 from node.events import (
-    BatchArrived,
-    BlockArrived,
-    BlocksArrived,
     BlockStored,
     Effect,
     Event,
     Expired,
     GossipArrived,
-    MessageArrived,
     PeerConnected,
     PeerDisconnected,
     Publish,
@@ -44,31 +40,27 @@ from node.events import (
 from node.intake import (
     IntakeError,
     Rules,
-    check_batches_found,
+    answer_events,
     check_blocks_found,
     check_raw_batch,
 )
+from node.settings import CoreSettings
 from node.wire import (
-    BatchBody,
-    BatchesFound,
-    BatchesWanted,
-    BlockFound,
     BlocksFound,
     BlocksWanted,
-    BlockWanted,
     Gossip,
     Message,
     Request,
     decode_gossip,
     decode_message,
     decode_request,
-    decode_response,
 )
 from primitives.codec import encode
 from primitives.hashing import digest
 from primitives.institution import Institution, lei_with_check_digits
 from primitives.keys import PrivateKey
 from simulations.store import MemoryStore
+from simulations.world import Checks
 
 TYPES = {
     "recorder": "tertiary_hospital",
@@ -291,6 +283,7 @@ class Net:
     def __init__(self, genesis: Genesis, *ids: str, settings: CoreSettings | None = None) -> None:
         self.genesis = genesis
         self.rules = rules_of(genesis)
+        self._checks = Checks()
         self.settings = settings
         self.now = 1_000
         self.benches: dict[str, Bench] = {}
@@ -394,14 +387,13 @@ class Net:
         return list(effects)
 
     def _arrive(self, parcel: Parcel, message: Message) -> None:
-        if isinstance(message, BatchBody):
-            try:
-                batch = check_raw_batch(message.raw, self.rules)
-            except BatchError:
-                return
-            self.step(parcel.to, BatchArrived(parcel.sender, batch))
-        else:
-            self.step(parcel.to, MessageArrived(parcel.sender, message))
+        bench = self.benches[parcel.to]
+        try:
+            event = self._checks.event(parcel.sender, message, bench.core, self.rules)
+        except BatchError:
+            return
+        if event is not None:
+            self.step(parcel.to, event)
 
     def _answer(self, parcel: Parcel, request: Request, *, lost: bool) -> None:
         asker = parcel.sender
@@ -420,18 +412,9 @@ class Net:
         self.step(asker, RequestEnded(parcel.to, request, answered, invalid))
 
     def _events(self, parcel: Parcel, request: Request, raw: bytes) -> Sequence[Event]:
-        known = self.benches[parcel.sender].core.mempool.get
-        match request, decode_response(raw):
-            case BatchesWanted(), BatchesFound() as found:
-                batches = check_batches_found(request, found, self.rules, known)
-                return [BatchArrived(parcel.to, batch) for batch in batches]
-            case BlockWanted(), BlockFound() as found_block:
-                return [BlockArrived(parcel.to, found_block)]
-            case BlocksWanted(), BlocksFound() as found_blocks:
-                blocks = check_blocks_found(request, found_blocks, known, self.rules)
-                return [BlocksArrived(parcel.to, blocks, found_blocks.head_height)]
-            case other:
-                raise AssertionError(other)
+        core = self.benches[parcel.sender].core
+        known, votes = core.following.known, core.votes
+        return answer_events(parcel.to, request, raw, self.rules, known, votes=votes)
 
 
 def executed_on(net: Net, id: str, transactions: Sequence[CheckedTransaction]) -> bool:

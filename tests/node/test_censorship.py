@@ -6,9 +6,9 @@ import pytest
 
 from ledger.replay import ReplayWindow
 from ledger.transactions import CheckedBatch
-from node.core import CoreSettings
 from node.events import BatchArrived
 from node.mempool import MempoolLimits
+from node.settings import CoreSettings
 from node.wire import BatchBody, decode_message
 from tests.node.support import (
     START_MS,

@@ -4,9 +4,9 @@ import pytest
 
 from consensus.messages import Prepare, sign
 from node.conduct import PEERS_MAX, REASONS, REPORT_EVERY_MS, TOLERATED, Conduct
-from node.core import CoreSettings
 from node.events import BatchArrived, MessageArrived, PeerConnected, Report
 from node.mempool import MempoolLimits
+from node.settings import CoreSettings
 from node.wire import Consensus
 from tests.node.support import Bench, key_of, make_batch, make_genesis, make_transaction
 

@@ -12,7 +12,7 @@ from consensus.messages import Prepare, PrePrepare, sign
 from ledger.execution import ExecutedBlock, execute_block
 from ledger.replay import ReplayWindow
 from ledger.store import WriteBatch, WriteBlock, WritePromise
-from node.core import Core, CoreSettings
+from node.core import Core
 from node.events import (
     BatchArrived,
     BlocksArrived,
@@ -22,6 +22,7 @@ from node.events import (
     PeerConnected,
     Submitted,
 )
+from node.settings import CoreSettings
 from node.wire import (
     BatchBody,
     BatchesWanted,

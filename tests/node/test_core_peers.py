@@ -20,6 +20,7 @@ from node.events import (
     RequestEnded,
     SyncedBlock,
 )
+from node.settings import CoreSettings
 from node.wire import (
     BatchesAnnounced,
     BatchesWanted,
@@ -349,6 +350,8 @@ def test_an_observer_asks_for_no_batches_and_answers_a_laggard_with_its_head() -
     bench.step(MessageArrived("recorder-2", Consensus(signed)))
     assert bench.sent() == []
     bench.step(GossipArrived("recorder-1", HeadAnnounced(1, ANY_HASH)))
+    assert bench.asked() == []
+    bench.expire(bench.now + CoreSettings().follow_patience_ms)
     assert bench.asked() == [("recorder-1", BlocksWanted(1, 1))]
     bench.step(GossipArrived("stranger", HeadAnnounced(9, ANY_HASH)))
     assert bench.core.sync.target() == 1

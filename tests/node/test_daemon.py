@@ -20,8 +20,9 @@ from ledger.state import StateError
 from ledger.store import WriteBatch, WriteGenesis
 from node import daemon
 from node.config import Config
-from node.core import Core, CoreSettings
+from node.core import Core
 from node.home import Home
+from node.settings import CoreSettings
 from node.transport import TransportError
 from storage.checked import CheckedReader
 from storage.database import Database

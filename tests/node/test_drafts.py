@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from consensus.messages import PrePrepare
 from ledger.transactions import CheckedBatch
-from node.core import CoreSettings
 from node.events import BatchArrived, MessageArrived, PeerConnected
+from node.settings import CoreSettings
 from node.wire import Consensus, Draft, Message, decode_message
 from primitives.block import Block
 from primitives.codec import encode

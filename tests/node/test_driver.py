@@ -17,7 +17,7 @@ from ledger.receipts import ReceiptCode
 from ledger.store import Write, WriteBatch, WritePromise
 from node import arrivals, checks
 from node import driver as module
-from node.core import Core, CoreSettings
+from node.core import Core
 from node.driver import Driver, monotonic_ms, wall_ms
 from node.events import (
     Admit,
@@ -32,6 +32,7 @@ from node.events import (
 )
 from node.intake import check_raw_batch
 from node.mempool import MempoolLimits
+from node.settings import CoreSettings
 from node.transport import Handler, Member, PeerUnreachable
 from node.wire import (
     BatchBody,

@@ -27,11 +27,11 @@ from consensus.messages import (
     vote_digest,
 )
 from node import wire
-from node.core import CoreSettings
 from node.events import (
     BatchArrived,
     BlockArrived,
     BlocksArrived,
+    DecisionArrived,
     Event,
     GossipArrived,
     MessageArrived,
@@ -42,6 +42,7 @@ from node.events import (
     SyncedBlock,
 )
 from node.mempool import MempoolLimits
+from node.settings import CoreSettings
 from node.wire import (
     BatchBody,
     BatchesAnnounced,
@@ -50,6 +51,7 @@ from node.wire import (
     BlocksWanted,
     BlockWanted,
     Consensus,
+    Decided,
     Head,
     HeadAnnounced,
     Request,
@@ -158,6 +160,7 @@ statements = st.one_of(
     st.builds(VoteStatement, st.integers(1, 3), views, hashes, st.just(b"s" * 64)),
     st.builds(ViewChangeStatement, views, claims, st.just(b"s" * 64)),
 )
+verified = st.sampled_from([(), ((key_of("zoe").public, b"d" * 32, b"s" * 64),)])
 digests = st.lists(hashes | st.binary(min_size=32, max_size=32), max_size=6).map(tuple)
 listings = st.lists(st.sampled_from([batch.id for batch in BATCHES]), max_size=3).map(tuple)
 requests = st.one_of(
@@ -179,7 +182,8 @@ events: st.SearchStrategy[Event] = st.one_of(
         peers,
         st.builds(wire.Draft, heights, st.integers(0, 2**53), digests | listings),
     ),
-    st.builds(BatchArrived, peers, st.sampled_from(BATCHES)),
+    st.builds(BatchArrived, peers, st.sampled_from(BATCHES), st.booleans()),
+    st.builds(DecisionArrived, peers, st.builds(Decision, blocks, certificates()), verified),
     st.builds(GossipArrived, peers, st.builds(BatchesAnnounced, digests)),
     st.builds(GossipArrived, peers, st.builds(HeadAnnounced, heights, hashes)),
     st.builds(PeerConnected, peers),
@@ -265,7 +269,7 @@ def test_a_real_network_s_messages_damaged_in_every_way_are_endured() -> None:
                     decoded = decode_message(damaged)
                 except CodecError:
                     continue
-                assert not isinstance(decoded, BatchBody)
+                assert not isinstance(decoded, BatchBody | Decided)
                 bench.step(MessageArrived("recorder-2", decoded))
                 taken += 1
         check_bounds(bench.core, LIMITS)

@@ -20,6 +20,7 @@ HOMES = (
     "node.drafts",
     "node.driver",
     "node.fetching",
+    "node.following",
     "node.judging",
     "node.mempool",
     "node.seat",

@@ -5,7 +5,6 @@ import pytest
 from consensus.intake import HELD_HEIGHTS
 from ledger.store import Write, WriteBatch, WritePromise
 from ledger.transactions import LAG_BLOCKS, CheckedBatch
-from node.core import CoreSettings
 from node.events import (
     BatchArrived,
     PeerConnected,
@@ -14,6 +13,7 @@ from node.events import (
     Submitted,
 )
 from node.mempool import MempoolLimits
+from node.settings import CoreSettings
 from node.spreading import BOOTS_COUNTED, SpreadSettings
 from node.wire import BatchBody, BatchesAnnounced, Head, HeadAnnounced
 from tests.node.support import Bench, Net, make_batch, make_genesis, make_transaction
@@ -217,7 +217,7 @@ def test_transactions_that_ran_or_have_no_room_are_not_taken() -> None:
     assert bench.core.mempool.waiting_count == 0
 
 
-def test_a_voter_that_connects_gets_our_head_and_some_of_what_it_may_have_missed() -> None:
+def test_a_member_that_connects_gets_our_head_and_some_of_what_it_may_have_missed() -> None:
     settings = CoreSettings(spread=SpreadSettings(resent_batches_max=2))
     bench = Bench(GENESIS, "observer-1", settings=settings)
     bench.start()
@@ -229,7 +229,7 @@ def test_a_voter_that_connects_gets_our_head_and_some_of_what_it_may_have_missed
     other.core.mempool.add(make_batch(GENESIS, "recorder-1", 1), 0, own=True)
     other.start()
     other.step(PeerConnected("observer-1"))
-    assert [type(message) for _, message in other.sent()] == [Head]
+    assert [type(message) for _, message in other.sent()] == [Head, BatchBody]
 
 
 def test_what_stays_undecided_is_announced_and_ours_carried_again() -> None:

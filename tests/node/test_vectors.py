@@ -11,6 +11,7 @@ import pytest
 from libp2p.crypto.ed25519 import Ed25519PublicKey
 from libp2p.peer.id import ID
 
+from node import wire
 from node.framing import (
     FrameDecoder,
     FramingError,
@@ -34,6 +35,7 @@ from node.wire import (
     BlocksWanted,
     BlockWanted,
     Consensus,
+    Decided,
     Draft,
     Head,
     HeadAnnounced,
@@ -101,7 +103,11 @@ def test_frames_refused(vector: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("section", "decode", "kinds"),
     [
-        ("messages", decode_message, (Consensus, BatchBody, Head, Draft)),
+        (
+            "messages",
+            decode_message,
+            (Consensus, BatchBody, Head, wire.Testimony, Draft, Decided),
+        ),
         ("gossip", decode_gossip, (BatchesAnnounced, HeadAnnounced)),
     ],
 )

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from consensus.committee import VOTERS_MAX
 from consensus.messages import (
     Certificate,
+    Decision,
     Justification,
     PreparedClaim,
     PrePrepare,
@@ -28,6 +29,7 @@ from node.wire import (
     BlocksWanted,
     BlockWanted,
     Consensus,
+    Decided,
     Draft,
     Gossip,
     Head,
@@ -50,6 +52,7 @@ STORE = make_chain(GENESIS, 2)
 SYNCED = Bench(GENESIS, "recorder-1", STORE).core.answer(BlocksWanted(1, 2))
 assert isinstance(SYNCED, BlocksFound)
 BLOCK = SYNCED.blocks[0].decision.block
+DECIDED = Decided(SYNCED.blocks[0].decision)
 
 
 def promise() -> Consensus:
@@ -60,7 +63,7 @@ def promise() -> Consensus:
 
 
 @pytest.mark.parametrize(
-    "message", [promise(), BatchBody(b"x"), Head(3, DIGEST), Draft(3, 4, (DIGEST,))]
+    "message", [promise(), BatchBody(b"x"), Head(3, DIGEST), Draft(3, 4, (DIGEST,)), DECIDED]
 )
 def test_messages(message: Message) -> None:
     assert decode_message(encode(message)) == message
@@ -117,6 +120,17 @@ def test_a_proposal_is_not_larger_than_any_can_be() -> None:
     assert encode(decode_message(legal)) == legal
     with pytest.raises(CodecError, match="limit"):
         decode_message(largest_proposal(CONSENSUS_BYTES_MAX))
+    proposal = decode_message(legal)
+    assert isinstance(proposal, Consensus)
+    assert isinstance(proposal.signed.message, PrePrepare)
+    block = proposal.signed.message.block
+    entries = (VoteSignature("x" * 32, b"s" * 64),) * VOTERS_MAX
+    certificate = Certificate(3, 2**63 - 1, 2**32 - 1, DIGEST, entries)
+    decided = encode(Decided(Decision(block, certificate)))
+    assert encode(decode_message(decided)) == decided
+    large = encode(Decided(Decision(Block(block.header, bytes(CONSENSUS_BYTES_MAX)), certificate)))
+    with pytest.raises(CodecError, match="limit"):
+        decode_message(large)
     body = encode(BatchBody(bytes(CONSENSUS_BYTES_MAX)))
     assert encode(decode_message(body)) == body
 
