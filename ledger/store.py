@@ -64,6 +64,10 @@ class LedgerReader(StateReader, Protocol):
         """
         ...
 
+    def has_batch(self, batch_id: bytes) -> bool:
+        """Whether a batch is stored, decided or not, without reading it: it may have a megabyte."""
+        ...
+
     def batch(self, batch_id: bytes) -> bytes | None:
         """The raw bytes of a stored batch, decided or not."""
         ...

@@ -104,4 +104,4 @@ class Announced:
             self._penalties.proved(peer)
 
     def _lacks(self, batch_id: bytes) -> bool:
-        return batch_id not in self._mempool and self._reader.batch(batch_id) is None
+        return batch_id not in self._mempool and not self._reader.has_batch(batch_id)

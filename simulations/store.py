@@ -136,6 +136,10 @@ class MemoryStore:
         """Author and sequence of every batch of a block."""
         return self._sequences.get(height) if height < len(self._headers) else None
 
+    def has_batch(self, batch_id: bytes) -> bool:
+        """Whether a batch is stored."""
+        return batch_id in self._batches
+
     def batch(self, batch_id: bytes) -> bytes | None:
         """The raw bytes of a stored batch."""
         return self._batches.get(batch_id)

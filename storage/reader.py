@@ -298,6 +298,10 @@ class SqliteReader(Queries):
             raise DamagedError(self._path, f"the index of the batches {height} cannot be read")
         return tuple(found) if len(found) == len(ids) else None
 
+    def has_batch(self, batch_id: bytes) -> bool:
+        """Return whether a batch is stored, decided or not, without reading it."""
+        return self._row("SELECT 1 FROM batch WHERE id = ?", batch_id) is not None
+
     def batch(self, batch_id: bytes) -> bytes | None:
         """Return the raw bytes of a stored batch, decided or not."""
         return self._blob(

@@ -133,6 +133,9 @@ class MemoryStore:
             return None
         return tuple((batch.author, batch.sequence) for batch in listed)
 
+    def has_batch(self, batch_id: bytes) -> bool:
+        return batch_id in self.batches
+
     def batch(self, batch_id: bytes) -> bytes | None:
         return self.batches.get(batch_id)
 

@@ -2,6 +2,10 @@
 long.
 """
 
+import pytest
+
+from ledger.genesis import genesis_state
+from ledger.store import WriteBatch, WriteGenesis
 from node.announced import Announced
 from node.events import SendRequest
 from node.mempool import Mempool, MempoolLimits
@@ -22,8 +26,9 @@ class Desk:
     def __init__(self) -> None:
         self.outbox = Outbox("me", 0)
         self.mempool = Mempool(MempoolLimits(), GENESIS.limits)
+        self.store = MemoryStore()
         self.announced = Announced(
-            INTERVAL, RETRY, Penalties(PENALTY, 40_000), self.mempool, MemoryStore(), self.outbox
+            INTERVAL, RETRY, Penalties(PENALTY, 40_000), self.mempool, self.store, self.outbox
         )
 
     def hear(self, author: str, *batches: bytes, at: int) -> tuple[bytes, ...]:
@@ -49,6 +54,14 @@ def test_what_is_lacking_is_asked_for_once_though_it_is_named_twice() -> None:
     assert desk.outbox.conduct.counts() == {}
     assert desk.hear("a", TWO.id, at=INTERVAL + 1) == ()
     assert desk.outbox.conduct.counts() == {"a": {"announced_too_often": 1}}
+
+
+def test_what_is_stored_is_neither_asked_for_nor_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch may have a megabyte, and a member may name hundreds twice a second."""
+    desk = Desk()
+    desk.store.write([WriteGenesis(*genesis_state(GENESIS)), WriteBatch(ONE)])
+    monkeypatch.delattr(MemoryStore, "batch")
+    assert desk.hear("a", ONE.id, TWO.id, at=0) == (TWO.id,)
 
 
 def test_a_second_announcer_is_asked_when_the_first_takes_too_long() -> None:

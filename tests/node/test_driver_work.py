@@ -26,12 +26,13 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 async def test_work_is_done_per_block_and_not_per_transaction(
     world: World, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Messages, tasks, statements, commits and hops to a thread, of all nodes together; and of a
-    transaction one check of its signature at each node, and its bytes once to each peer.
+    """Messages, tasks, statements, reads, commits and hops to a thread, of all nodes together; and
+    of a transaction one check of its signature at each node, and its bytes once to each peer.
     """
     work: Counter[str] = Counter()
     checked: list[bytes] = []
     statements: list[str] = []
+    read: list[str] = []
     spawn, run = Driver._spawn, Checks.run
 
     def spawned(driver: Driver, coroutine: Coroutine[None, None, None]) -> None:
@@ -56,6 +57,7 @@ async def test_work_is_done_per_block_and_not_per_transaction(
     for node in world.nodes.values():
         node.disk.after = wrote
         node.disk.database._writer.set_trace_callback(statements.append)
+        node.reader._connection.set_trace_callback(read.append)
         node.transport.sent.clear()
     made = [make_transaction(world.genesis, "recorder-1", number) for number in range(count)]
     raws = [transaction.raw for transaction in made]
@@ -71,6 +73,8 @@ async def test_work_is_done_per_block_and_not_per_transaction(
     assert max(work["tasks"], work["hops"]) <= 10
     assert work["commits"] <= 20
     assert len(statements) <= 200
+    # Every enrolment asks for two keys that are absent.
+    assert len([each for each in read if "state_value" in each]) <= 20
     once_a_node = {transaction.id: len(RECORDERS) for transaction in made}
     assert Counter(message for message in checked if message in once_a_node) == once_a_node
     sent = sum(len(message) for node in world.nodes.values() for _, message in node.transport.sent)

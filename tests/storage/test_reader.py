@@ -87,7 +87,9 @@ def check_equal(reader: LedgerReader, model: Model) -> None:
     assert reader.height_of(ABSENT) is None
     for id, batch in model.batches.items():
         assert reader.batch(id) == batch.raw
+        assert reader.has_batch(id)
     assert reader.batch(ABSENT) is None
+    assert not reader.has_batch(ABSENT)
     assert reader.pending_batches() == model.pending()
     for id, position in model.positions.items():
         assert reader.transaction_position(id) == position
