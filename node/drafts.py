@@ -61,8 +61,12 @@ class Drafts:
         return self._due
 
     def take_due(self) -> bool:
-        """The same, once."""
+        """The same, once. If nobody asked for our block when it was due, since all that it lists
+        has died meanwhile, it is not kept for what comes later.
+        """
         due, self._due = self._due, False
+        if not due:
+            self._own = None
         return due
 
     def clear(self) -> None:

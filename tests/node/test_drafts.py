@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consensus.messages import PrePrepare
+from ledger.execution import payload_batches
 from ledger.transactions import CheckedBatch
-from node.events import BatchArrived, MessageArrived, PeerConnected
+from node.events import BatchArrived, Expired, MessageArrived, PeerConnected
 from node.settings import CoreSettings
 from node.wire import Consensus, Draft, Message, decode_message
 from primitives.block import Block
@@ -21,6 +22,7 @@ from tests.node.support import (
     executed,
     make_batch,
     make_genesis,
+    make_transaction,
     view_changes,
 )
 
@@ -191,6 +193,24 @@ def test_what_was_drafted_long_ago_is_chosen_anew() -> None:
     assert block is not None
     assert block.header.time_ms == bench.wall
     assert drafts_sent(bench) == []
+
+
+def test_what_died_before_it_was_proposed_is_not_proposed_later() -> None:
+    bench = make(PRIMARY)
+    short = make_transaction(GENESIS, "recorder-1", 9, until_ms=bench.wall)
+    bench.core.mempool.add(make_batch(GENESIS, "recorder-1", 9, [short]), bench.now)
+    bench.core._pend_due = True
+    bench.core.step(Expired(), bench.now, bench.wall)
+    assert bench.core._drafts.due
+    bench.now += 1
+    bench.expire(bench.now)
+    assert proposed(bench) is None
+
+    bench.expire(bench.now + GENESIS.clock_drift_ms_max // 4)
+    bench.step(BatchArrived("recorder-3", BATCHES[2]))
+    block = proposed(bench)
+    assert block is not None
+    assert (block.header.time_ms, payload_batches(block.payload)) == (bench.wall, (BATCHES[2].id,))
 
 
 def test_only_the_first_view_is_drafted() -> None:
