@@ -14,11 +14,10 @@ catching up (sync.py) asks for the whole block.
 
 from consensus.certificates import SignatureCache
 from consensus.intake import HELD_HEIGHTS
-from ledger.transactions import CheckedBatch
+from ledger.transactions import CheckedBatch, Known
 from node.chain import Chain
 from node.events import DecisionArrived, SendRequest, SyncedBlock
 from node.fetching import Candidate, Candidates
-from node.intake import Known
 from node.judging import listed_batches
 from node.mempool import Mempool
 from node.outbox import Outbox

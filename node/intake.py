@@ -5,7 +5,7 @@ Each signature of a batch or transaction is checked here and nowhere else on thi
 transactions of decided blocks are not checked, since the certificate vouches for them (ADR 20).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from consensus.certificates import Verified, verified_votes
@@ -17,6 +17,7 @@ from ledger.transactions import (
     CheckedBatch,
     CheckedTransaction,
     Envelope,
+    Known,
     Limits,
     TransactionError,
     batch_id,
@@ -37,9 +38,6 @@ from node.wire import (
     decode_response,
 )
 from primitives.codec import CodecError, decode
-
-Known = Callable[[bytes], CheckedBatch | None]
-"""A pending batch by id: what has been checked before is not checked again."""
 
 
 class IntakeError(ValueError):
@@ -64,13 +62,9 @@ def check_raw_batch(
     tenth of a second. Without `signatures`, those of its transactions are left to the certificate
     of a block that lists it, which is enough for a member without a vote (ADR 22).
     """
-    if known is not None:
-        batch = known(_identity(raw, rules))
-        if batch is not None and batch.raw == raw:
-            return batch
     if signatures:
-        return check_batch(raw, rules.chain_id, rules.limits, rules.keys)
-    batch = read_decided_batch(raw, rules.chain_id, rules.limits, rules.keys)
+        return check_batch(raw, rules.chain_id, rules.limits, rules.keys, known)
+    batch = read_decided_batch(raw, rules.chain_id, rules.limits, rules.keys, known)
     if batch.signer_key == NO_KEY:
         raise BatchError(f"The batch is not signed with the key of a member {batch.author}.")
     return batch

@@ -81,6 +81,22 @@ def test_a_known_batch_is_taken_as_it_is_but_only_with_the_same_bytes() -> None:
         check_raw_batch(forged, RULES, held.get)
 
 
+def test_a_batch_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have a megabyte: two milliseconds."""
+    hashed: list[bytes] = []
+
+    def counted(chain_id: bytes, body: bytes) -> bytes:
+        hashed.append(body)
+        return batch_id(chain_id, body)
+
+    monkeypatch.setattr("ledger.transactions.batch_id", counted)
+    monkeypatch.setattr("node.intake.batch_id", counted)
+    for known, signatures in ((lambda _: None, True), ({ONE.id: ONE}.get, False)):
+        hashed.clear()
+        assert check_raw_batch(ONE.raw, RULES, known, signatures=signatures) == ONE
+        assert len(hashed) == 1
+
+
 def test_an_answer_of_batches_is_what_was_asked_for() -> None:
     wanted = BatchesWanted((ONE.id, TWO.id))
     assert check_batches_found(wanted, BatchesFound((TWO.raw,)), RULES) == (TWO,)
