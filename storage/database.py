@@ -25,6 +25,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -37,6 +38,7 @@ from storage import schema
 from storage.boots import BootVerdict, CounterFile, read_counts, sync_directory
 from storage.derived import DerivedFile
 from storage.errors import DamagedError, StorageError, derived_path, explain
+from storage.idle import Idle
 from storage.recent import Recent, Step
 from storage.seal import Sealed, SealError, read_sealed, unchecked
 from storage.statements import Statement, statements
@@ -52,6 +54,10 @@ BUSY_MS: Final = 5_000
 """How long to wait for another program's lock."""
 CACHE_KIB: Final = 8 * 1024
 """Pages that the writer keeps in memory."""
+IDLE_SECONDS: Final = 1.0
+"""After so long without a write what follows from the last blocks is written, without pauses: a
+node that is killed while it rests has nothing to execute again.
+"""
 
 _META: Final = "UPDATE meta SET boots = ?, restored = ?, seal = ?"
 
@@ -99,6 +105,7 @@ class Database:
         self._step: asyncio.Task[None] | None = None
         self._hurry = threading.Event()
         """Set while somebody waits for a step, or soon will."""
+        self._idle = Idle(IDLE_SECONDS, self._rest)
         self.recent = Recent(derived.height)
         """What readers in this process need beside the files."""
         self._wal = path.with_name(path.name + "-wal")
@@ -186,6 +193,7 @@ class Database:
         await self._run(perform)
         self._bound_wal()
         self._begin_step()
+        self._idle.happened()
 
     async def derive(self, write: WriteBlock | WriteGenesis) -> None:
         """Take what follows from a block that is in the ledger's file; see storage/redo.py.
@@ -195,6 +203,7 @@ class Database:
         await self._bound_recent()
         await self._run(lambda: self.recent.take(write))
         self._begin_step()
+        self._idle.happened()
 
     async def stepped(self) -> None:
         """Wait until no step is being written to the derived file."""
@@ -221,6 +230,14 @@ class Database:
         self._hurry.clear()
         self._step = asyncio.create_task(self._write_step(self.recent.closed))
 
+    async def _rest(self) -> None:
+        """Write what follows from the last blocks, since no other comes."""
+        if not self.recent.blocks():
+            return
+        with suppress(StorageError):
+            # Kept as the failure that the next write raises.
+            await self.flush()
+
     async def _write_step(self, step: Step) -> None:
         if self._failure is not None:
             return
@@ -236,6 +253,7 @@ class Database:
 
     async def close(self) -> None:
         """Finish what was begun, checkpoint, and close. Raises StorageError."""
+        await self._idle.stop()
         await self.checkpointed()
         try:
             await self.flush()

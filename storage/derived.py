@@ -47,6 +47,8 @@ PAUSE_SHARE: Final = 12.0
 half and one and a half times of it, so that the nodes of one machine do not finish together. A step
 is half a second of work.
 """
+WAL_BYTES: Final = 8 * 1024 * 1024
+"""Steps of an idle node are small: they wait in the WAL until it is longer than this."""
 WAL_BYTES_MAX: Final = 256 * 1024 * 1024
 BUSY_MS: Final = 5_000
 """How long to wait for another program's lock."""
@@ -133,13 +135,22 @@ class DerivedFile:
                 begun = time.monotonic()
             execute(_META, (last.height, last.hash))
         self.height = last.height
+        self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Bring what is in the WAL into the file, and cut it: a start after a crash reads it whole.
+
+        A reader's snapshot holds part of it back; it is not waited for unless it must be.
+        """
         try:
             size = self._wal.stat().st_size
         except FileNotFoundError:
             raise DamagedError(self.path, "its -wal file was removed under the node") from None
-        # A reader's snapshot holds part of the WAL back; it is not waited for unless it must be.
-        mode = "PASSIVE" if size <= WAL_BYTES_MAX else "TRUNCATE"
-        execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+        if size > WAL_BYTES:
+            execute = self._connection.execute
+            execute(f"PRAGMA busy_timeout = {0 if size <= WAL_BYTES_MAX else BUSY_MS}")
+            execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
     def _pieces(self, step: Step) -> Iterator[None]:
         """Write what a step changed, a piece at a time."""

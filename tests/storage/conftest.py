@@ -5,6 +5,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+import storage.database
+
+
+@pytest.fixture(autouse=True)
+def busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No database rests, however slow the machine: what a test says is in memory is in memory."""
+    monkeypatch.setattr(storage.database, "IDLE_SECONDS", 1e6)
+
 
 @pytest.fixture
 def small_files() -> Iterator[Callable[[int], None]]:

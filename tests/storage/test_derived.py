@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import storage.database
 import storage.derived
 import storage.recent
 from ledger.store import StateChanges, WriteBlock, WriteGenesis
@@ -220,6 +221,77 @@ def test_a_step_leaves_time_to_others_until_there_is_a_hurry(
     hurry.set()
     writing.join()
     assert derived.height == 0
+    derived.close()
+
+
+async def test_a_node_that_rests_writes_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that whoever kills it then leaves nothing to be executed again."""
+    monkeypatch.setattr(storage.database, "IDLE_SECONDS", 0.01)
+    path, ledger, written = tmp_path / "db", Ledger(), asyncio.Event()
+    original = Database._write_step
+
+    async def write_step(self: Database, step: Step) -> None:
+        await original(self, step)
+        if step.blocks[-1].height == 3:
+            written.set()
+
+    monkeypatch.setattr(Database, "_write_step", write_step)
+    async with opened(path, ledger.chain_id) as database:
+        await fill(database, ledger, 3)
+        await written.wait()
+        assert (database.derived_height, database.recent.blocks()) == (3, ())
+        with reading(path) as reader:
+            check_equal(reader, ledger.model)
+
+
+async def test_a_rest_that_fails_stops_the_next_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage.database, "IDLE_SECONDS", 0.01)
+    path, ledger, failed = tmp_path / "db", Ledger(), asyncio.Event()
+    original = Database._write_step
+
+    async def write_step(self: Database, step: Step) -> None:
+        await original(self, step)
+        failed.set()
+
+    monkeypatch.setattr(Database, "_write_step", write_step)
+    async with opened(path, ledger.chain_id) as database:
+        damage(path, "DROP TABLE node")
+        await database.write([ledger.begin()])
+        await failed.wait()
+        with pytest.raises(StorageError, match="no such table"):
+            await database.write([ledger.decide([ledger.batch()])])
+
+
+def test_a_log_is_cut_once_it_is_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start after a crash reads all of it."""
+    wal = tmp_path / "derived-wal"
+    derived = DerivedFile.open(tmp_path / "derived", bytes(32), lambda height: None)
+    ledger, sizes = Ledger(), list[int]()
+    writes: list[WriteBlock | WriteGenesis] = [ledger.begin()]
+    writes += [ledger.decide([ledger.batch()]) for _ in range(3)]
+    for write in writes:
+        step = Step()
+        step.take(write)
+        derived.write(step, threading.Event())
+        sizes.append(wal.stat().st_size)
+        if len(sizes) == 2:
+            monkeypatch.setattr(storage.derived, "WAL_BYTES", sizes[1])
+    assert sizes[0] < sizes[1]
+    assert sizes[2:] == [0, sizes[3]]
+    with closing(sqlite3.connect(tmp_path / "derived")) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM meta").fetchall()
+        monkeypatch.setattr(storage.derived, "WAL_BYTES", 0)
+        step = Step()
+        step.take(ledger.decide([ledger.batch()]))
+        # A reader's snapshot is not waited for.
+        derived.write(step, threading.Event())
+        assert wal.stat().st_size > 0
+        assert reader.execute("SELECT height FROM meta").fetchone() == (3,)
     derived.close()
 
 
