@@ -115,7 +115,7 @@ class Core:
         self._pend_due = False
         """There may be new work, of which the seat is told when the shell has gathered all."""
         patience = (settings.fetch_patience_ms, settings.fetch_retry_ms)
-        self._drafts = Drafts(id, settings.draft_work_min, self.chain, self.mempool, self._outbox)
+        self._drafts = Drafts(settings.draft_work_min, self.chain, self.mempool, self._outbox)
         self._judging = Judging(
             id, self.chain, Candidates(*patience), self.mempool, self._drafts, self._outbox
         )
@@ -186,7 +186,7 @@ class Core:
     @property
     def deadline(self) -> int:
         """When to step Expired, in monotonic ms."""
-        if self._pend_due or self._drafts.due:
+        if self._pend_due:
             return self._outbox.now
         times = (
             self._spreading.deadline,
@@ -194,6 +194,7 @@ class Core:
             self.following.deadline,
             self.sync.deadline(self.following.height, self.following.patience),
             self._seat.deadline,
+            self._drafts.deadline,
         )
         return min(time for time in times if time is not None)
 

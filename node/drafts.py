@@ -24,6 +24,11 @@ from node.outbox import Outbox
 from node.wire import Draft
 from primitives.block import Block
 
+WORK_PER_MS = 2_000
+"""Units of work of our block for each ms that we wait after its draft before we build it, less than
+a tenth of what they take to execute: nothing leaves a node that executes, and a batch of ours that
+has just been sealed, and is sent before the draft, takes the network a few milliseconds.
+"""
 HEARD_HEIGHTS = 2
 """Heights, from the present one on, of each of which one draft is heard."""
 
@@ -39,16 +44,15 @@ class Listing:
 class Drafts:
     """Our draft and the others' at the current height, and those that came early for the next."""
 
-    def __init__(
-        self, id: str, work_min: int, chain: Chain, mempool: Mempool, outbox: Outbox
-    ) -> None:
-        self._id = id
+    def __init__(self, work_min: int, chain: Chain, mempool: Mempool, outbox: Outbox) -> None:
         self._work_min = work_min
         self._chain = chain
         self._mempool = mempool
         self._outbox = outbox
-        self._due = False
+        self._due_at: int | None = None
         self._own: Listing | None = None
+        self._build_at: int | None = None
+        """When to build what `_own` lists; None until the shell has sent the draft."""
         self._told = False
         """Whether the voters have our draft of this height."""
         self._heard: dict[int, tuple[str, Draft] | None] = {}
@@ -56,32 +60,43 @@ class Drafts:
         self._executed: ExecutedBlock | None = None
 
     @property
-    def due(self) -> bool:
-        """Whether our block is to be built, or a draft executed, in the next step."""
-        return self._due
+    def deadline(self) -> int | None:
+        """When our block is to be built, or a draft executed."""
+        return self._due_at
 
     def take_due(self) -> bool:
-        """The same, once. If nobody asked for our block when it was due, since all that it lists
-        has died meanwhile, it is not kept for what comes later.
+        """Whether it is time for that, which is said once. If nobody asked for our block when it
+        was, since all that it lists has died meanwhile, it is not kept for what comes later.
         """
-        due, self._due = self._due, False
-        if not due:
+        now = self._outbox.now
+        if self._due_at is None:
             self._own = None
-        return due
+            return False
+        if self._due_at > now:
+            return False
+        self._due_at = None
+        if self._own is None or self._build_at is not None:
+            return True
+        # What the last step said is written and sent only now.
+        work = sum(batch.work for batch in self._own.batches)
+        self._due_at = self._build_at = now + work // WORK_PER_MS
+        return self.take_due()
 
     def clear(self) -> None:
         """A block was applied: what was drafted on the old head is of no use."""
         height = self._chain.next_height
         self._own, self._told, self._executed = None, False, None
         self._heard = {at: heard for at, heard in self._heard.items() if at >= height}
-        self._due = height in self._heard
+        self._due_at = self._outbox.now if height in self._heard else None
 
     # ---- ours ------------------------------------------------------------------------------------
 
     def listing(self, view: int) -> Listing | None:
-        """What our block of this view is to list; None if the voters are to be told first. Then it
-        is `due`, and whoever asks in a later step, when they have been told, gets it.
+        """What our block of this view is to list; None if the voters are to be told first. Whoever
+        asks again at the `deadline` gets it: until then the network has the processor.
         """
+        if self._own is not None and view == 0 and self._waits:
+            return None
         own, self._own = self._own, None
         if own is not None and view == 0 and not self._is_old(own):
             return own
@@ -89,7 +104,8 @@ class Drafts:
         work = sum(batch.work for batch in listing.batches)
         if view > 0 or self._told or work < self._work_min or not self._outbox.connected:
             return listing
-        self._own, self._told, self._due = listing, True, True
+        self._own, self._told = listing, True
+        self._due_at, self._build_at = self._outbox.now, None
         ids = tuple(batch.id for batch in listing.batches)
         draft = Draft(self._chain.next_height, listing.time_ms, ids)
         self._outbox.send_all(self._chain.committee.by_id, draft)
@@ -107,6 +123,10 @@ class Drafts:
             chain.genesis,
         )
         return Listing(time_ms, tuple(chosen))
+
+    @property
+    def _waits(self) -> bool:
+        return self._build_at is None or self._outbox.now < self._build_at
 
     def _is_old(self, listing: Listing) -> bool:
         """Whether the voters might find that a block of it has the wrong time: we were held up, or
@@ -127,7 +147,8 @@ class Drafts:
             self._outbox.counters["draft_ignored"] += 1
             return
         self._heard[height] = peer, draft
-        self._due = True
+        if height == chain.next_height:
+            self._due_at = self._outbox.now
 
     def execute(self) -> None:
         """Execute the draft of this height if all that it lists is here."""

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import node.drafts
 from consensus.messages import PrePrepare
 from ledger.execution import payload_batches
 from ledger.transactions import CheckedBatch
@@ -169,6 +170,25 @@ def test_a_primary_tells_the_voters_and_builds_in_the_next_step() -> None:
     assert drafts_sent(bench) == []
 
 
+def test_before_a_large_block_is_built_the_network_has_time_for_the_draft(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(node.drafts, "WORK_PER_MS", 1)
+    bench = make(PRIMARY)
+    bench.step(BatchArrived("recorder-1", BATCHES[0]))
+    assert drafts_sent(bench)
+    bench.now += 20
+    bench.step(BatchArrived("recorder-3", BATCHES[2]))
+    # It is counted from the step after, when what was said has been written and sent.
+    assert proposed(bench) is None
+    assert bench.core.deadline == bench.now + BATCHES[0].work
+    bench.expire(bench.now + BATCHES[0].work)
+    block = proposed(bench)
+    assert block is not None
+    assert block.header.time_ms == START_MS + 1_000
+    assert len(drafts_sent(bench)) == 0
+
+
 @pytest.mark.parametrize("enough", [False, True])
 def test_a_small_block_is_not_drafted(enough: bool) -> None:
     bench = make(PRIMARY, settings=CoreSettings(draft_work_min=2 if enough else 3))
@@ -201,7 +221,7 @@ def test_what_died_before_it_was_proposed_is_not_proposed_later() -> None:
     bench.core.mempool.add(make_batch(GENESIS, "recorder-1", 9, [short]), bench.now)
     bench.core._pend_due = True
     bench.core.step(Expired(), bench.now, bench.wall)
-    assert bench.core._drafts.due
+    assert bench.core._drafts.deadline == bench.now
     bench.now += 1
     bench.expire(bench.now)
     assert proposed(bench) is None
