@@ -52,6 +52,8 @@ class Sync:
         self._place = place
         self._penalties = penalties
         self._heads: dict[str, int] = {}
+        self._highest = 0
+        """Of them."""
         self._doubted: dict[str, None] = {}
         self._paces: dict[str, int] = {}
         self._behind_since: int | None = None
@@ -71,10 +73,12 @@ class Sync:
     def heard(self, peer: str, height: int) -> None:
         """A peer says that it has applied this height."""
         self._heads[peer] = max(height, self._heads.get(peer, 0))
+        self._highest = max(height, self._highest)
 
     def forget(self, peer: str) -> None:
         """A peer went away; what it owes us stays in mind."""
         self._heads.pop(peer, None)
+        self._highest = max(self._heads.values(), default=0)
 
     def keep(self, peers: Container[str]) -> None:
         """Forget all about others: they are no members any more."""
@@ -90,6 +94,8 @@ class Sync:
         """The highest height that any peer speaks of, but for those whose last word was not kept:
         they do not count until they give a block.
         """
+        if not self._doubted:
+            return self._highest
         claims = (head for peer, head in self._heads.items() if peer not in self._doubted)
         return max(claims, default=0)
 
@@ -120,6 +126,7 @@ class Sync:
         """A peer's answer: what it says to have replaces what it was heard to have."""
         if peer in self._heads:
             self._heads[peer] = head_height
+            self._highest = max(self._heads.values())
         given = blocks[:WANTED_BLOCKS_MAX]
         self._gave = len(given)
         self._ready.extend((peer, synced) for synced in given)
@@ -170,7 +177,7 @@ class Sync:
         """The request to make now, if we are behind, none is under way and little waits. `height`
         is up to where we have or are about to have all blocks.
         """
-        if max(self._heads.values(), default=0) <= height:
+        if self._highest <= height:
             self._behind_since = None
         elif self._behind_since is None:
             self._behind_since = now
@@ -196,6 +203,9 @@ class Sync:
     def _ahead(self, height: int, patience: Patience) -> list[tuple[str, int]]:
         """The peers that say to be ahead of us, and when each may be asked."""
         asked_at: list[tuple[str, int]] = []
+        if self._highest <= height:
+            # So it is nearly always, and asked at every turn.
+            return asked_at
         for peer, head in sorted(self._heads.items()):
             if head > height:
                 until = 0
