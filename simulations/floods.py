@@ -52,6 +52,7 @@ FLOODS = {
     "future-views": "wishes for ever higher views, validly signed",
     "bad-signatures": "votes with bad signatures",
     "replayed": "old messages again",
+    "decisions": "decided blocks that nobody decided",
     "malformed": "messages that cannot be read",
     "maximal": "messages as long as may be, and longer",
     "frames": "broken frames, one link each",

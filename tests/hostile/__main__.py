@@ -24,6 +24,7 @@ FLOODS: dict[str, Callable[[Hostile], Any]] = {
     "future-views": messages.direct(messages.future_views),
     "bad-signatures": messages.direct(messages.bad_signatures),
     "replayed": messages.direct(messages.replayed),
+    "decisions": messages.direct(messages.decisions),
     "malformed": messages.direct(messages.malformed),
     "maximal": messages.direct(messages.maximal),
     "frames": messages.frames,

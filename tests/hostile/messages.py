@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterator
 
 import trio
 
-from consensus.messages import Commit, Message, Prepare, Signed, ViewChange
+from consensus.messages import (
+    Certificate,
+    Commit,
+    Decision,
+    Message,
+    Prepare,
+    Signed,
+    ViewChange,
+    VoteSignature,
+)
 from ledger.operations import Labels, RegisterRecord
 from ledger.transactions import (
     NONCE_BYTES,
@@ -17,7 +26,8 @@ from ledger.transactions import (
     sign_transaction,
 )
 from node.framing import encode_messages
-from node.wire import BatchBody, Consensus
+from node.wire import BatchBody, Consensus, Decided
+from primitives.block import Block, BlockHeader
 from primitives.codec import encode
 from tests.hostile.member import PAUSE_S, Failures, Hostile
 
@@ -102,6 +112,22 @@ def replayed(hostile: Hostile) -> Iterator[list[bytes]]:
             for n in range(BURST)
         ]
         yield (hostile.seen or own) + own
+
+
+def decisions(hostile: Hostile) -> Iterator[list[bytes]]:
+    """Blocks to come, and COMMITs of everyone for them that nobody made."""
+    digests = (bytes(32),) * 5
+    while True:
+        told = []
+        for n in range(BURST // 10):
+            height = _soon(hostile, n % 8)
+            header = BlockHeader(1, hostile.chain_id, height, bytes(32), 0, "x", 1, *digests)
+            names = sorted({hostile.id, *(one.id for one in hostile.others)})
+            entries = tuple(VoteSignature(name, os.urandom(64)) for name in names)
+            block = Block(header, os.urandom(100_000))
+            certificate = Certificate(3, height, 0, block.hash, entries)
+            told.append(encode(Decided(Decision(block, certificate))))
+        yield told
 
 
 def malformed(hostile: Hostile) -> Iterator[list[bytes]]:

@@ -4,11 +4,17 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from consensus.messages import Decision
+from ledger.execution import payload_batches
 from ledger.store import Write
 from node.checks import Checks
 from node.driver import Driver
+from node.wire import BatchBody, Decided
+from primitives.block import Block
+from primitives.codec import encode
 from primitives.keys import verify
 from tests.node.support import make_genesis, make_transaction
 from tests.node.test_driver import RECORDERS, World
@@ -79,3 +85,57 @@ async def test_work_is_done_per_block_and_not_per_transaction(
     assert Counter(message for message in checked if message in once_a_node) == once_a_node
     sent = sum(len(message) for node in world.nodes.values() for _, message in node.transport.sent)
     assert sent <= sum(map(len, raws)) * (len(RECORDERS) - 1) * 1.05 + 40_000
+
+
+async def test_a_member_without_a_vote_asks_for_nothing_and_checks_no_transaction(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[bytes] = []
+
+    def verified(key: bytes, message: bytes, signature: bytes) -> bool:
+        checked.append(message)
+        return verify(key, message, signature)
+
+    await world.start(*RECORDERS, "observer-1")
+    observer = world.nodes["observer-1"]
+    made = [make_transaction(world.genesis, "recorder-1", number) for number in range(50)]
+    monkeypatch.setattr("ledger.transactions.verify", verified)
+
+    await world.nodes["recorder-1"].driver.submit([transaction.raw for transaction in made])
+    await world.height(1)
+
+    assert len(observer.reader.receipts(1) or ()) == 50
+    assert observer.transport.asked == []
+    once_a_voter = {transaction.id: len(RECORDERS) for transaction in made}
+    assert Counter(message for message in checked if message in once_a_voter) == once_a_voter
+
+
+async def test_false_decisions_are_counted_and_bounded_and_true_ones_taken(world: World) -> None:
+    await world.start(*RECORDERS)
+    await world.nodes["recorder-1"].driver.submit(
+        [make_transaction(world.genesis, "recorder-1", 1).raw]
+    )
+    await world.height(1)
+    decision = world.nodes["recorder-1"].reader.decision(1)
+    assert decision is not None
+    (batch,) = [
+        world.nodes["recorder-1"].reader.batch(id) for id in payload_batches(decision.block.payload)
+    ]
+    assert batch is not None
+    empty = msgspec.structs.replace(decision.certificate, signatures=())
+    later = msgspec.structs.replace(decision.block.header, height=9)
+    lies = [
+        Decision(decision.block, empty),
+        Decision(Block(later, decision.block.payload), decision.certificate),
+    ]
+    driver = (await world.make("observer-1")).driver
+    await world.nodes["observer-1"].run()
+    for lie in lies * 100:
+        driver.message("recorder-4", encode(Decided(lie)))
+    driver.message("recorder-2", encode(BatchBody(batch)))
+    driver.message("recorder-2", encode(Decided(decision)))
+    await world.height(1, "observer-1")
+    counts = driver.core.conduct.counts()
+    assert set(counts) == {"recorder-4"}
+    assert set(counts["recorder-4"]) <= {"sync_block_false", "flood", "head_false"}
+    assert driver.core.head.height == 1
