@@ -88,12 +88,15 @@ def verified_votes(
     """Yield the signatures of a certificate that verify, up to the first that does not by `key_of`.
 
     That they do says nothing about the certificate: this calculates ahead, on another thread, what
-    `check_certificate` will ask for, by keys that may have changed until then.
+    `check_certificate` will ask for, by keys that may have changed until then. Who is named twice
+    is checked once, or one signer could fill a certificate.
     """
+    last = ""
     for name, digest, signature in _votes(certificate, phase, chain_id):
         key = key_of.get(name)
-        if key is None or not verify(key, digest, signature):
+        if name <= last or key is None or not verify(key, digest, signature):
             return
+        last = name
         yield key, digest, signature
 
 

@@ -13,6 +13,7 @@ from consensus.certificates import (
     check_certificate,
     check_justification,
     check_view_change,
+    verified_votes,
 )
 from consensus.messages import (
     Certificate,
@@ -142,6 +143,19 @@ def test_a_certificate_of_another_chain_or_phase_is_worthless() -> None:
 def test_assemble_sorts() -> None:
     signatures = {name: by(name, Commit(1, 0, BLOCK.hash)).signature for name in QUORUM[::-1]}
     assert assemble(Phase.COMMIT, 1, 0, BLOCK.hash, signatures) == COMMITTED
+
+
+def test_what_is_calculated_ahead_ends_at_the_first_flaw() -> None:
+    """One signer that fills a certificate with its name is worth one check."""
+    keys = {name: key_of(name).public for name in QUORUM}
+
+    def count(certificate: Certificate) -> int:
+        return len(list(verified_votes(certificate, Phase.COMMIT, CHAIN, keys)))
+
+    assert count(COMMITTED) == len(QUORUM)
+    assert count(break_the_last(COMMITTED)) == len(QUORUM) - 1
+    assert count(double_the_first(COMMITTED)) == count(swap_first_two(COMMITTED)) == 1
+    assert count(add_a_stranger(COMMITTED)) == len(QUORUM)
 
 
 # ---- the cache -----------------------------------------------------------------------------------
