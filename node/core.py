@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from consensus import events as consensus_events
-from consensus.intake import HELD_HEIGHTS
 from ledger.genesis import Genesis
 from ledger.replay import ReplayWindow
 from ledger.store import LedgerReader
@@ -192,7 +191,7 @@ class Core:
             self._spreading.deadline,
             self._judging.deadline,
             self.following.deadline,
-            self.sync.deadline(self.following.height, self.following.patience),
+            self.sync.deadline(self.head.height, self.following.patience),
             self._seat.deadline,
             self._drafts.deadline,
         )
@@ -345,8 +344,8 @@ class Core:
 
     def _catch_up(self) -> None:
         if self.chain.writing is None:
-            height = self.following.height
-            wanted = self.sync.due(height, self.following.patience, self._outbox.now)
+            patience = self.following.patience
+            wanted = self.sync.due(self.head.height, patience, self._outbox.now)
             if wanted is not None:
                 self._outbox.add(SendRequest(*wanted))
 
@@ -395,7 +394,7 @@ class Core:
         self._spreading.head_moved(written.batches)
         self._seat.advance(written.decision.certificate)
         self.following.advanced()
-        if self.votes and self.sync.target() <= self.head.height + HELD_HEIGHTS:
+        if self.votes and self.following.is_near:
             # Of what we have only fetched ourselves others have heard long since.
             self._spreading.tell_followers(written.decision)
         self._pend_due = True

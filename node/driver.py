@@ -208,7 +208,7 @@ class Driver:
             case BatchBody(batch) if len(batch) > self._rules.limits.batch_bytes_max:
                 detail = "It is longer than this ledger allows."
                 self.core.conduct.note(peer, "batch_invalid", detail)
-            case BatchBody(batch) if self.core.following.is_near:
+            case BatchBody(batch) if self.core.votes or self.core.following.is_near:
                 self._check(peer, len(batch), self._check_batch(peer, batch))
             case BatchBody():
                 self.counters["batches_unread"] += 1

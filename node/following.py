@@ -57,12 +57,9 @@ class Following:
         """What members have carried to us, of whose transactions no signature was checked."""
 
     @property
-    def height(self) -> int:
-        """Up to which height all decided blocks are here, if not all of their batches."""
-        height = self._chain.head.height
-        while height + 1 in self._decisions:
-            height += 1
-        return height
+    def is_told(self) -> bool:
+        """Whether the block above our head is here, if not all of its batches."""
+        return self._chain.next_height in self._decisions
 
     @property
     def deadline(self) -> int | None:
@@ -77,14 +74,19 @@ class Following:
         if self._id in self._chain.committee.by_id:
             # A voter that abstains is told nothing, as the others do not know.
             return Patience(0, 0)
+        if self.is_told:
+            # What comes after would have to wait for it.
+            return Patience(2**63, GATHER_MS_MAX)
         return Patience(HELD_HEIGHTS, self._settings.follow_patience_ms)
 
     @property
     def is_near(self) -> bool:
-        """Whether batches that are undecided now are of use here: of what is far ahead a node
-        without a vote will fetch whole blocks.
+        """Whether our head is near those of the voters, or of half of them: a few may claim what
+        they like. What is far ahead is fetched in whole blocks.
         """
-        return self._votes or self._sync.target() <= self._chain.head.height + HELD_HEIGHTS
+        claimed, voters = self._sync.heads(), self._chain.committee.by_id
+        heads = sorted(claimed[voter] for voter in voters if voter in claimed)
+        return not heads or heads[(len(heads) - 1) // 2] <= self._chain.head.height + HELD_HEIGHTS
 
     @property
     def known(self) -> Known:

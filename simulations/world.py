@@ -105,7 +105,7 @@ class Checks:
         match message:
             case BatchBody(raw):
                 votes = core.votes
-                if not core.following.is_near:
+                if not (votes or core.following.is_near):
                     return None
                 return BatchArrived(peer, self.check(raw, rules, signatures=votes), votes)
             case Decided(decision) if core.following.wants(decision.block.header.height):

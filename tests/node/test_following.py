@@ -16,10 +16,14 @@ from ledger.transactions import BatchBody as BatchContent
 from ledger.transactions import CheckedBatch, Envelope, batch_id
 from node.events import (
     BatchArrived,
+    BlocksArrived,
     DecisionArrived,
     MessageArrived,
     PeerConnected,
     PeerDisconnected,
+    RequestEnded,
+    SendMessage,
+    Submitted,
 )
 from node.following import GATHER_MS_MAX
 from node.intake import check_raw_batch, verified_commits
@@ -171,11 +175,10 @@ def test_the_whole_block_is_asked_for_if_nobody_told_of_it() -> None:
 def test_a_block_whose_batches_nobody_gives_is_left_to_catching_up() -> None:
     bench = make()
     tell(bench, 1)
-    assert bench.core.following.height == 1
     bench.expire(bench.now + GATHER_MS_MAX - 1)
-    assert bench.core.following.height == 1
+    assert bench.core.counters["decisions_given_up"] == 0
     bench.expire(bench.now + 1_000)
-    assert bench.core.following.height == 0
+    assert not bench.core.following.is_told
     assert bench.core.counters["decisions_given_up"] == 1
     assert ("recorder-1", BlocksWanted(1, 1)) in bench.asked()
 
@@ -187,7 +190,7 @@ def test_blocks_are_applied_in_order_however_they_come() -> None:
     for number in (3, 2):
         tell(bench, number)
         assert bench.core.head.height == 0
-    assert bench.core.following.height == 0
+    assert not bench.core.following.is_told
     tell(bench, 1)
     assert bench.core.head.height == 3
     tell(bench, 4)
@@ -202,18 +205,67 @@ def test_what_is_far_ahead_is_a_head_and_its_batches_are_not_read() -> None:
     following = bench.core.following
     assert [following.wants(height) for height in (0, 1, 8, 9)] == [False, True, True, False]
     tell(bench, 9)
-    assert following.height == 0
+    assert not following.is_told
     assert following.batches.get(CHAIN[8].batches[0].id) is None
     assert bench.asked() == [("recorder-1", BlocksWanted(1, 9))]
     assert not following.is_near
 
 
-def test_who_holds_decided_blocks_asks_only_for_what_comes_after() -> None:
+def test_who_is_told_asks_for_nothing_until_that_is_applied_or_given_up() -> None:
+    """What comes after could not be applied before it, and would be asked for again and again."""
     bench = make()
     tell(bench, 1)
     tell(bench, 2)
     bench.step(MessageArrived("recorder-1", Head(11, b"h" * 32)))
+    bench.expire(bench.now + GATHER_MS_MAX - 1)
+    carry(bench, 1)
+    carry(bench, 2)
+    assert bench.core.head.height == 2
     assert bench.asked() == [("recorder-1", BlocksWanted(3, 9))]
+
+
+def test_what_was_asked_for_before_we_were_told_is_taken() -> None:
+    bench = make()
+    bench.step(MessageArrived("recorder-1", Head(3, b"h" * 32)))
+    bench.expire(bench.now + CoreSettings().follow_patience_ms)
+    assert bench.asked() == [("recorder-1", BlocksWanted(1, 3))]
+    for number in (1, 2):
+        tell(bench, number)
+    carry(bench, 1)
+    assert bench.core.head.height == 1
+    bench.step(BlocksArrived("recorder-1", CHAIN[:3], 3))
+    bench.step(RequestEnded("recorder-1", BlocksWanted(1, 3), True))
+    assert bench.core.head.height == 3
+    assert not bench.core.following.is_told
+
+
+def test_near_is_who_is_near_half_of_the_voters_whatever_others_claim() -> None:
+    bench = Bench(make_genesis(4, observers=2), OBSERVER)
+    bench.start()
+    for peer in (*VOTERS, "observer-2"):
+        bench.step(PeerConnected(peer))
+    for liar in ("observer-2", "recorder-1", "recorder-4"):
+        bench.step(MessageArrived(liar, Head(10**9, b"h" * 32)))
+        for voter in set(VOTERS) - {liar}:
+            bench.core.sync.heard(voter, 8)
+        assert bench.core.following.is_near
+    for voter in VOTERS:
+        bench.core.sync.heard(voter, 9)
+    assert not bench.core.following.is_near
+
+
+def test_a_voter_tells_what_it_has_decided_whatever_others_claim() -> None:
+    bench = Bench(GENESIS, "recorder-1")
+    bench.start()
+    for peer in (OBSERVER, "observer-2"):
+        bench.step(PeerConnected(peer))
+    bench.step(MessageArrived("observer-2", Head(10**9, b"h" * 32)))
+    bench.step(Submitted((make_transaction(GENESIS, "recorder-1", 1),)))
+    gathered = bench.effects + bench.expire(bench.now + 10)
+    told = [
+        e.peer for e in gathered if isinstance(e, SendMessage) and isinstance(e.message, Decided)
+    ]
+    assert sorted(told) == [OBSERVER, "observer-2"]
 
 
 # ---- what is false -------------------------------------------------------------------------------
@@ -244,7 +296,7 @@ def test_a_false_decision_is_not_kept_and_its_sender_counted() -> None:
         verified = verified_commits(lie, rules_of(GENESIS))
         bench.step(DecisionArrived("observer-2", lie, verified))
         assert bench.core.conduct.counts() == {"observer-2": {"sync_block_false": count}}
-        assert bench.core.following.height == 0
+        assert not bench.core.following.is_told
         assert bench.core.sync.target() == 0
     later = forged(CHAIN[4].decision, "observer-2")
     bench.step(DecisionArrived("observer-2", later, ()))
@@ -288,7 +340,7 @@ def test_whoever_gets_a_vote_forgets_what_was_only_read(monkeypatch: pytest.Monk
     carry(bench, 1)
     assert bench.core.head.height == 1
     assert len(following.batches) == 0
-    assert following.height == 1
+    assert not following.is_told
     assert not following.wants(3)
     assert following.is_near
 
