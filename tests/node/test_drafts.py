@@ -251,6 +251,20 @@ def test_only_the_first_view_is_drafted() -> None:
     assert sent == []
 
 
+def test_what_was_drafted_is_dropped_where_another_view_decides_another_block() -> None:
+    net = Net(GENESIS, settings=EVERY)
+    net.lose = lambda parcel: parcel.sender == PRIMARY and proposal(parcel) is not None
+    taken = net.submit("recorder-1", 1)
+    net.run(60_000, lambda: executed(net, taken))
+    assert executed(net, taken)
+    decided = net["recorder-1"].store.decision(1)
+    assert decided is not None
+    assert (decided.block.header.view, decided.block.header.proposer) == (1, "recorder-3")
+    assert all(bench.core.head == net[PRIMARY].core.head for bench in net.benches.values())
+    # What the first primary drafted, and what the second proposed.
+    assert [work(bench)[0] for bench in net.benches.values()] == [2] * 4
+
+
 def test_a_primary_that_restarts_proposes_another_block_than_it_has_drafted() -> None:
     voter, bench = make("recorder-1", BATCHES[:1]), make(PRIMARY)
     bench.step(BatchArrived("recorder-1", BATCHES[0]))

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from ledger.genesis import parse_genesis
+from node.settings import CoreSettings
 from primitives.keys import each_signature_once
+from simulations import capacity_node
 from simulations.capacity import CapacityRun, Cell, run_cell
 from simulations.capacity_links import LINKS, Links
 from simulations.capacity_machine import SLICE_US, Job, Lane, Processor
@@ -130,6 +132,22 @@ def test_checks_are_charged_to_every_voter() -> None:
     applied = sum(len(receipts) for receipts in blocks) * TINY.load.burst
     for processor in run.processors:
         assert processor.busy_us >= 1_000 * applied
+
+
+def test_each_node_is_charged_each_block_once_and_all_execute_it_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = Load(burst=1, operations=100, outstanding=40, block_transactions=40)
+    cell = _cell(Mix(4, 0, 0), load=load)
+    with each_signature_once():
+        run = CapacityRun(cell, DEFAULT.costs, None)
+        measured = run.run()
+    for node in run.nodes.values():
+        height, executed = node.core.head.height, node.core.counters["blocks_executed"]
+        assert height <= executed <= height + 1
+    undrafted = CoreSettings(draft_work_min=10**9)
+    monkeypatch.setattr(capacity_node, "CoreSettings", lambda **_: undrafted)
+    assert measured.transactions / measured.seconds > 1.2 * _rate(cell)
 
 
 def test_more_voters_are_never_faster() -> None:
