@@ -57,6 +57,28 @@ async def test_it_waits_as_long_as_something_happens() -> None:
     await idle.stop()
 
 
+async def test_a_loop_that_is_kept_busy_does_not_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = asyncio.Event()
+
+    async def then() -> None:
+        ran.set()
+
+    idle = Idle(1e6, then)
+    loop, now = asyncio.get_running_loop(), 0.0
+    monkeypatch.setattr(loop, "time", lambda: now)
+    due: list[float] = []
+    monkeypatch.setattr(loop, "call_at", lambda when, look: due.append(when))
+    idle.happened()
+    for late in (0.9e6, 0.3e6, 0.1e6):
+        now = due[-1] + late
+        idle._look()
+    # Twice it was late by more than a fifth, and waited anew.
+    assert due == [1e6, 2.9e6, 4.2e6]
+    monkeypatch.undo()
+    await ran.wait()
+    await idle.stop()
+
+
 async def test_what_it_raises_is_raised_at_the_end() -> None:
     began = asyncio.Event()
 
@@ -64,7 +86,7 @@ async def test_what_it_raises_is_raised_at_the_end() -> None:
         began.set()
         raise RuntimeError("a defect")
 
-    idle = Idle(0.0, then)
+    idle = Idle(0.01, then)
     idle.happened()
     await began.wait()
     with pytest.raises(RuntimeError, match="a defect"):
