@@ -74,8 +74,8 @@ class Following:
         if self._id in self._chain.committee.by_id:
             # A voter that abstains is told nothing, as the others do not know.
             return Patience(0, 0)
-        if self.is_told:
-            # What comes after would have to wait for it.
+        if self.is_told and self.is_near:
+            # What comes after would have to wait for it, and is told before long.
             return Patience(2**63, GATHER_MS_MAX)
         return Patience(HELD_HEIGHTS, self._settings.follow_patience_ms)
 

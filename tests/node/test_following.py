@@ -23,6 +23,7 @@ from node.events import (
     PeerDisconnected,
     RequestEnded,
     SendMessage,
+    SendRequest,
     Submitted,
 )
 from node.following import GATHER_MS_MAX
@@ -216,12 +217,28 @@ def test_who_is_told_asks_for_nothing_until_that_is_applied_or_given_up() -> Non
     bench = make()
     tell(bench, 1)
     tell(bench, 2)
-    bench.step(MessageArrived("recorder-1", Head(11, b"h" * 32)))
-    bench.expire(bench.now + GATHER_MS_MAX - 1)
+    bench.step(MessageArrived("recorder-1", Head(8, b"h" * 32)))
+    gathered = bench.expire(bench.now + GATHER_MS_MAX - 1)
+    asked = [effect.request for effect in gathered if isinstance(effect, SendRequest)]
+    assert {type(request) for request in asked} == {BatchesWanted}
     carry(bench, 1)
     carry(bench, 2)
     assert bench.core.head.height == 2
-    assert bench.asked() == [("recorder-1", BlocksWanted(3, 9))]
+    bench.expire(bench.now + CoreSettings().follow_patience_ms)
+    assert bench.asked() == [("recorder-1", BlocksWanted(3, 6))]
+
+
+def test_who_is_far_behind_asks_for_whole_blocks_from_its_head_on_whatever_it_was_told() -> None:
+    """Its batches were not read, and it would stay behind if it asked for those of each block."""
+    bench = make()
+    tell(bench, 1)
+    tell(bench, 2)
+    bench.step(MessageArrived("recorder-1", Head(11, b"h" * 32)))
+    assert bench.asked() == [("recorder-1", BlocksWanted(1, 11))]
+    bench.step(BlocksArrived("recorder-1", CHAIN[:11], 11))
+    bench.step(RequestEnded("recorder-1", BlocksWanted(1, 11), True))
+    assert bench.core.head.height == 11
+    assert bench.asked() == []
 
 
 def test_what_was_asked_for_before_we_were_told_is_taken() -> None:
