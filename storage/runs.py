@@ -18,6 +18,7 @@ Runs follow each other as the blocks do, each with the height at which it ends.
 
 import sqlite3
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from struct import Struct
@@ -31,8 +32,10 @@ ROW_BYTES: Final = 25
 PAGE_ROWS: Final = 160
 """So that SQLite has one in a page of 4 KiB."""
 FAN: Final = 4
-TIER_ROWS: Final = 1 << 12
-"""Runs with fewer than `FAN` times as many rows count as of one size."""
+TIER_ROWS: Final = 1 << 8
+"""Runs with fewer than `FAN` times as many rows count as of one size. All of them are written again
+at every third step, and a node that rests between blocks makes small ones.
+"""
 RUN_ROWS_MAX: Final = 1 << 24
 """A merge that would give more rows is not made: it takes some 0.3 us a row."""
 MERGE_PAGES: Final = 16
@@ -82,18 +85,28 @@ def rows_of(page: object) -> list[bytes]:
 def append(connection: sqlite3.Connection, height: int, rows: list[bytes]) -> Iterator[None]:
     """Write the rows of the blocks up to `height`, and merge what is due.
 
-    `rows` may be in any order and are sorted in place. It is done piece by piece, for who pauses.
-    Raises PageError for a page of an older run.
+    `rows` may be in any order. It is done piece by piece, for who pauses. Raises PageError if an
+    older run is not as it was written.
     """
     if rows:
-        rows.sort()
-        yield from write_run(connection, height, [rows])
+        yield from write_run(connection, height, _sorted(rows))
         while due := _due(connection):
             yield from write_run(connection, height, _merged(connection, due))
             for number in due:
                 connection.execute("DELETE FROM page WHERE run = ?", (number,))
                 connection.execute("DELETE FROM run WHERE number = ?", (number,))
                 yield
+
+
+def _sorted(rows: list[bytes]) -> Iterator[list[bytes]]:
+    """In ascending portions: to sort a step's rows at once would keep the interpreter's lock for
+    more than 50 ms.
+    """
+    parts = defaultdict[bytes, list[bytes]](list)
+    for one in rows:
+        parts[one[:2]].append(one)
+    for begin in sorted(parts):
+        yield sorted(parts[begin])
 
 
 def write_run(
@@ -150,7 +163,10 @@ def _tier(rows: int) -> int:
 
 
 def _merged(connection: sqlite3.Connection, numbers: list[int]) -> Iterator[list[bytes]]:
-    """The rows of several runs, in ascending portions."""
+    """The rows of several runs, in ascending portions. Raises PageError if some are lost."""
+    marks = ", ".join("?" * len(numbers))
+    sum_of = f"SELECT SUM(rows) FROM run WHERE number IN ({marks})"  # noqa: S608
+    (left,) = connection.execute(sum_of, numbers).fetchone()
     held = {number: list[bytes]() for number in numbers}
     last = dict.fromkeys(numbers, b"")
     while held:
@@ -169,14 +185,20 @@ def _merged(connection: sqlite3.Connection, numbers: list[int]) -> Iterator[list
             portion += rows[:cut]
             del rows[:cut]
         portion.sort()
+        left -= len(portion)
         yield portion
+    if left:
+        raise PageError("the index has lost pages, or has too many")
 
 
 def _next(connection: sqlite3.Connection, run: int, above: bytes) -> list[bytes]:
     """The rows of the next pages of a run, after its row `above`."""
     select = "SELECT rows FROM page WHERE run = ? AND first > ? ORDER BY first LIMIT ?"
     pages = connection.execute(select, (run, above, MERGE_PAGES)).fetchall()
-    return [found for (page,) in pages for found in rows_of(page)]
+    found = [one for (page,) in pages for one in rows_of(page)]
+    if sorted([above, *found]) != [above, *found]:
+        raise PageError("a page of the index is out of order")
+    return found
 
 
 # ---- reading -------------------------------------------------------------------------------------

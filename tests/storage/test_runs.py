@@ -191,6 +191,48 @@ def test_a_merge_holds_few_rows_at_a_time(
     assert list(found(connection, CHAIN, IDS[2], 100_000)) == list(range(100_000, 4 * rows))
 
 
+@pytest.mark.parametrize(
+    ("last", "what"), [(b"t" + bytes(24), "out of order"), (b"t" + b"\xff" * 24, "lost pages")]
+)
+def test_a_merge_of_a_spoilt_page_ends_with_what_is_wrong(
+    connection: sqlite3.Connection, last: bytes, what: str
+) -> None:
+    """Whether the last row that was read together leads back, or over the pages after it."""
+    count = 2 * storage.runs.MERGE_PAGES * storage.runs.PAGE_ROWS
+    for step in range(storage.runs.FAN - 1):
+        put(connection, step, spread(step * count, count))
+    connection.execute(
+        "UPDATE main.page SET rows = CAST(substr(rows, 1, length(rows) - ?1) || ?2 AS BLOB)"
+        " WHERE number ="
+        " (SELECT number FROM main.page WHERE run = 1 ORDER BY first LIMIT 1 OFFSET ?3)",
+        (ROW_BYTES, last, storage.runs.MERGE_PAGES - 1),
+    )
+    pieces = append(connection, 9, spread(9 * count, count))
+    with pytest.raises(PageError, match=what):
+        for _ in islice(pieces, 1_000):
+            pass
+
+
+def test_small_runs_are_written_again_a_few_times_only(connection: sqlite3.Connection) -> None:
+    """Those of the steps of a node that is idle in between."""
+    written: list[int] = []
+    connection.set_trace_callback(
+        lambda sql: written.append(sql.count("0, ") + 1) if "INSERT INTO page" in sql else None
+    )
+    connection.execute("BEGIN")
+    for step in range(1_000):
+        put(connection, step, spread(step * 4, 4))
+    connection.set_trace_callback(None)
+    assert sum(written) <= 3 * 1_000
+
+
+def test_rows_are_sorted_in_portions(connection: sqlite3.Connection) -> None:
+    rows = spread(0, 50_000)
+    portions = list(storage.runs._sorted(rows))
+    assert [one for portion in portions for one in portion] == sorted(rows)
+    assert max(map(len, portions)) < 1_000
+
+
 def test_a_look_up_reads_a_page_of_each_run(connection: sqlite3.Connection) -> None:
     for step in range(11):
         put(connection, step, spread(step * 20_000, 20_000))
