@@ -5,6 +5,7 @@ import gc
 import signal
 import sqlite3
 import sys
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,10 +59,15 @@ def test_checks_have_the_interpreter_back_soon(monkeypatch: pytest.MonkeyPatch) 
     assert asked == [daemon.SWITCH_SECONDS]
 
 
-def test_what_a_start_made_is_not_walked_again() -> None:
+def test_what_a_start_made_is_not_walked_again_and_its_garbage_not_kept() -> None:
     thresholds = gc.get_threshold()
+    garbage: Any = asyncio.Event()
+    garbage.itself = garbage
+    gone = weakref.ref(garbage)
+    del garbage
     try:
         daemon.spare_collector()
+        assert gone() is None
         assert gc.get_freeze_count() > len(gc.get_objects())
         assert gc.get_threshold() == daemon.COLLECTED_EVERY
     finally:
