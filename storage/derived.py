@@ -16,6 +16,7 @@ busy event loop that made a row take 150 to 600 us instead of 6.
 
 import random
 import sqlite3
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -115,6 +116,8 @@ class DerivedFile:
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX // 4}")
             connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            # Some builds of SQLite would fill the pages of a merged run with zeros, and write them.
+            connection.execute("PRAGMA secure_delete = OFF")
         except BaseException:
             connection.close()
             raise
@@ -210,6 +213,8 @@ def _update(connection: sqlite3.Connection, path: Path, chain_id: bytes, version
         connection.execute("COMMIT")
     except PageError as error:
         raise DamagedError(path, str(error)) from error
+    except (TypeError, struct.error) as error:
+        raise DamagedError(path, "a row of the former indexes cannot be read") from error
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")

@@ -24,6 +24,10 @@ STEP_ROWS: Final = 100_000
 """Values and nodes after which a step is closed: some 25,000 registrations, 70 MB."""
 STEP_VALUE_BYTES: Final = 64 * 1024 * 1024
 """Of values, whichever blocks they came with, after which it is closed."""
+STEP_PLACES: Final = 200_000
+"""Rows of the indexes after which it is closed: shares have such rows, but no values of their own.
+50 MB.
+"""
 STEP_BLOCKS: Final = 1_000
 """Blocks after which it is closed in any case: a start executes those of two steps again."""
 NO_CHAINS: Final[Sequence[bytes]] = ()
@@ -74,6 +78,8 @@ class Step:
         self.shared = False
         """Whether a snapshot may hold `values` and `nodes`."""
         self._value_bytes = 0
+        self._entries = 0
+        """Of chains."""
 
     def take(self, write: WriteBlock | WriteGenesis) -> None:
         """Add the next block."""
@@ -90,6 +96,7 @@ class Step:
         self.nodes.update(changes.nodes)
         self._value_bytes += sum(map(len, changes.values.values()))
         self.blocks.append(BlockChains(header.height, header.hash(), chains))
+        self._entries += len(chains)
 
     @property
     def is_due(self) -> bool:
@@ -106,6 +113,7 @@ class Step:
         return max(
             (len(self.values) + len(self.nodes)) / STEP_ROWS,
             self._value_bytes / STEP_VALUE_BYTES,
+            (len(self.positions) + self._entries) / STEP_PLACES,
             len(self.blocks) / STEP_BLOCKS,
         )
 
