@@ -130,7 +130,7 @@ class SqliteStore(MemoryStore):
 
 
 _READS = frozenset(
-    "value node head_height header height_of decision receipts sequences batch"
+    "value held node head_height header height_of decision receipts sequences batch has_batch"
     " transaction_position chain_heights promises proposal pending_batches".split()
 )
 
