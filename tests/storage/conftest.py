@@ -8,10 +8,14 @@ import pytest
 import storage.database
 
 
-@pytest.fixture(autouse=True)
-def busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No database rests, however slow the machine: what a test says is in memory is in memory."""
-    monkeypatch.setattr(storage.database, "IDLE_SECONDS", 1e6)
+@pytest.fixture(autouse=True, scope="module")
+def busy() -> Iterator[None]:
+    """No database rests, however slow the machine: what a test says is in memory is in memory. Not
+    even those that are made once for a module.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage.database, "IDLE_SECONDS", 1e6)
+        yield
 
 
 @pytest.fixture
