@@ -38,6 +38,7 @@ from node.wire import (
     Decided,
     Head,
     Message,
+    Request,
     decode_message,
 )
 from primitives.block import Block
@@ -153,24 +154,17 @@ def test_the_share_of_a_voter_that_is_gone_is_told_by_the_others() -> None:
 # ---- what is lost --------------------------------------------------------------------------------
 
 
-def test_only_the_batches_that_were_lost_are_asked_for() -> None:
+@pytest.mark.parametrize(("lost", "wanted"), [(BatchBody, BatchesWanted), (Decided, BlocksWanted)])
+def test_only_the_batches_or_the_block_that_were_lost_are_asked_for(
+    lost: type[Message], wanted: type[Request]
+) -> None:
     net = Net(make_genesis(4, observers=1))
     net.run(100)
-    net.lose = carries(BatchBody)
+    net.lose = carries(lost)
     taken = net.submit("recorder-1", 1)
     net.run(2_000, lambda: executed(net, taken))
     assert executed(net, taken)
-    assert asked_by(net) == [BatchesWanted]
-
-
-def test_the_whole_block_is_asked_for_if_nobody_told_of_it() -> None:
-    net = Net(make_genesis(4, observers=1))
-    net.run(100)
-    net.lose = carries(Decided)
-    taken = net.submit("recorder-1", 1)
-    net.run(2_000, lambda: executed(net, taken))
-    assert executed(net, taken)
-    assert asked_by(net) == [BlocksWanted]
+    assert asked_by(net) == [wanted]
 
 
 def test_a_block_whose_batches_nobody_gives_is_left_to_catching_up() -> None:
