@@ -241,20 +241,26 @@ def test_a_step_leaves_time_to_others_until_there_is_a_hurry(
     derived.close()
 
 
+def rests(monkeypatch: pytest.MonkeyPatch, height: int) -> asyncio.Event:
+    """Let databases rest after a moment; set once a step that ends at `height` has been tried."""
+    monkeypatch.setattr(storage.database, "IDLE_SECONDS", 0.01)
+    tried, original = asyncio.Event(), Database._write_step
+
+    async def write_step(self: Database, step: Step) -> None:
+        await original(self, step)
+        if step.blocks[-1].height == height:
+            tried.set()
+
+    monkeypatch.setattr(Database, "_write_step", write_step)
+    return tried
+
+
 async def test_a_node_that_rests_writes_what_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that whoever kills it then leaves nothing to be executed again."""
-    monkeypatch.setattr(storage.database, "IDLE_SECONDS", 0.01)
-    path, ledger, written = tmp_path / "db", Ledger(), asyncio.Event()
-    original = Database._write_step
-
-    async def write_step(self: Database, step: Step) -> None:
-        await original(self, step)
-        if step.blocks[-1].height == 3:
-            written.set()
-
-    monkeypatch.setattr(Database, "_write_step", write_step)
+    path, ledger = tmp_path / "db", Ledger()
+    written = rests(monkeypatch, 3)
     async with opened(path, ledger.chain_id) as database:
         await fill(database, ledger, 3)
         await written.wait()
@@ -266,15 +272,8 @@ async def test_a_node_that_rests_writes_what_there_is(
 async def test_a_rest_that_fails_stops_the_next_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage.database, "IDLE_SECONDS", 0.01)
-    path, ledger, failed = tmp_path / "db", Ledger(), asyncio.Event()
-    original = Database._write_step
-
-    async def write_step(self: Database, step: Step) -> None:
-        await original(self, step)
-        failed.set()
-
-    monkeypatch.setattr(Database, "_write_step", write_step)
+    path, ledger = tmp_path / "db", Ledger()
+    failed = rests(monkeypatch, 0)
     async with opened(path, ledger.chain_id) as database:
         damage(path, "DROP TABLE node")
         await database.write([ledger.begin()])
