@@ -1,5 +1,6 @@
 """The running node as its RPC sees it."""
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -97,12 +98,15 @@ class NodeBackend:
         return tuple(found)
 
     def resources(self) -> Resources:
-        """What the process takes."""
-        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()
+        """What the process and those of its checks take."""
+        pages = 0
+        for process in ("self", *self._driver.process_ids()):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                pages += int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
         database = self._config.home.database
         both = [*files(database), *files(derived_path(database))]
         return Resources(
-            memory_bytes=int(pages[1]) * os.sysconf("SC_PAGE_SIZE"),
+            memory_bytes=pages * os.sysconf("SC_PAGE_SIZE"),
             database_bytes=sum(file.stat().st_size for file in both if file.exists()),
         )
 

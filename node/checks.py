@@ -1,5 +1,7 @@
-"""Signatures of what peers send, checked on threads, since PyNaCl lets go of the interpreter lock
-while it calculates.
+"""What peers and clients send, checked on threads, and its signatures in processes (verifier.py).
+
+A thread decodes, and hands all signatures of a batch to the process that it has for them. A process
+that ends is replaced, and meanwhile the thread calculates itself.
 
 One check of a peer runs at a time, so none can occupy the threads; what waits is bounded. A peer
 whose batch was bad pays for it: its next check comes only after ten times as long as that one took.
@@ -9,9 +11,15 @@ No correct node passes on what it has not checked, so none ever waits for this.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from queue import LifoQueue
 from typing import TypeVar
+
+import structlog
+
+from node.verifier import Verifier, VerifierError
+from primitives.keys import Signed, verify_each
 
 Result = TypeVar("Result")
 
@@ -20,6 +28,12 @@ PEER_CHECKS_MAX = 64
 """Batches of one peer that may wait for their check."""
 PEER_CHECK_BYTES_MAX = 8 * 1024 * 1024
 REST_FACTOR = 10
+VERIFIER_SIGNATURES_MIN = 8
+"""Fewer signatures are checked on the thread: a message to a process and back costs as much."""
+VERIFIER_RETRY_SECONDS = 60
+"""How long the threads do without a process when one has ended, or could not be started."""
+
+log = structlog.get_logger()
 
 
 class Checks:
@@ -27,13 +41,47 @@ class Checks:
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(CHECK_THREADS, "check")
+        self._verifiers: LifoQueue[Verifier | None] = LifoQueue()
+        """One for each thread, begun when it is needed first."""
+        for _ in range(CHECK_THREADS):
+            self._verifiers.put(None)
+        self._verifiers_from = 0.0
+        """When they may be used again, by the clock that never jumps."""
+        self.process_ids: set[int] = set()
+        """Of the processes that there are."""
         self._turns: dict[str, asyncio.Semaphore] = {}
         self._waiting: Counter[str] = Counter()
         self._waiting_bytes: Counter[str] = Counter()
 
     def close(self) -> None:
-        """Begin no more checks."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Begin no more checks, and wait for those that run: some tenths of a second at most."""
+        self._threads.shutdown(cancel_futures=True)
+        while not self._verifiers.empty():
+            self._end(self._verifiers.get())
+
+    def verify_each(self, signed: Sequence[Signed]) -> Sequence[int]:
+        """Tell of each signature whether it is good; for what `run` runs."""
+        if len(signed) < VERIFIER_SIGNATURES_MIN or time.monotonic() < self._verifiers_from:
+            return verify_each(signed)
+        verifier = self._verifiers.get()
+        try:
+            if verifier is None:
+                verifier = Verifier()
+                self.process_ids.add(verifier.process_id)
+            return verifier.verify_each(signed)
+        except VerifierError as error:
+            self._verifiers_from = time.monotonic() + VERIFIER_RETRY_SECONDS
+            log.warning("verifier_lost", reason=str(error), retry_seconds=VERIFIER_RETRY_SECONDS)
+            self._end(verifier)
+            verifier = None
+            return verify_each(signed)
+        finally:
+            self._verifiers.put(verifier)
+
+    def _end(self, verifier: Verifier | None) -> None:
+        if verifier is not None:
+            verifier.close()
+            self.process_ids.discard(verifier.process_id)
 
     def admit(self, peer: str, size_bytes: int) -> bool:
         """Whether one more batch of `peer` may wait; then call `leave` once."""

@@ -54,7 +54,7 @@ from node.intake import (
     Rules,
     answer_events,
     check_raw_batch,
-    check_submission,
+    check_submissions,
     reason_of,
     verified_commits,
 )
@@ -139,6 +139,10 @@ class Driver:
         for task in tuple(self._tasks):
             task.cancel()
         self._checks.close()
+
+    def process_ids(self) -> Sequence[int]:
+        """The processes of the checks."""
+        return tuple(self._checks.process_ids)
 
     async def _sleep_until_due(self) -> None:
         delay_ms = self.core.deadline - monotonic_ms()
@@ -276,7 +280,8 @@ class Driver:
 
     def _current_rules(self) -> Rules:
         keys = {member.id: member.key for member in self.core.members.values()}
-        return Rules(self.core.genesis.chain_id, self.core.genesis.limits, keys)
+        genesis = self.core.genesis
+        return Rules(genesis.chain_id, genesis.limits, keys, self._checks.verify_each)
 
     def _post(self, event: Event, source: str = OURS) -> None:
         self.arrivals.post(event, source)
@@ -379,17 +384,13 @@ class Driver:
     async def submit(self, raws: Sequence[bytes]) -> list[SubmitOutcome]:
         """Check clients' transactions off the loop and take those that are good."""
         rules, height, wall = self._rules, self.core.head.height, wall_ms()
-
-        def check() -> list[CheckedTransaction | str]:
-            return [_checked(raw, rules, height, wall) for raw in raws]
-
-        results = await self._checks.run(check)
+        results = await self._checks.run(lambda: check_submissions(raws, rules, height, wall))
         outcomes: list[SubmitOutcome] = []
         taken: list[CheckedTransaction] = []
         count, size = self._submitted, self._submitted_bytes
         for result in results:
-            if isinstance(result, str):
-                outcomes.append(SubmitOutcome(None, result))
+            if isinstance(result, TransactionError):
+                outcomes.append(SubmitOutcome(None, str(result)))
             elif not self.core.mempool.has_room(count + 1, size + len(result.raw)):
                 outcomes.append(
                     SubmitOutcome(result.id, "The node's queue is full; submit again in a second.")
@@ -413,10 +414,3 @@ class Driver:
             finally:
                 self._waiters.discard(waiter)
         return self.core.head.height
-
-
-def _checked(raw: bytes, rules: Rules, height: int, wall: int) -> CheckedTransaction | str:
-    try:
-        return check_submission(raw, rules, height, wall)
-    except TransactionError as error:
-        return str(error)

@@ -22,7 +22,7 @@ from ledger.transactions import (
     TransactionError,
     batch_id,
     check_batch,
-    check_transaction,
+    check_transactions,
     read_decided_batch,
 )
 from node.conduct import Reason
@@ -38,6 +38,7 @@ from node.wire import (
     decode_response,
 )
 from primitives.codec import CodecError, decode
+from primitives.keys import VerifyEach, verify_each
 
 
 class IntakeError(ValueError):
@@ -46,11 +47,14 @@ class IntakeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a check needs to know: the chain, its limits, and the members' keys by institution."""
+    """What a check needs to know: the chain, its limits, and the members' keys by institution; and
+    what calculates the signatures of many transactions.
+    """
 
     chain_id: bytes
     limits: Limits
     keys: Mapping[str, bytes]
+    verify_all: VerifyEach = verify_each
 
 
 def check_raw_batch(
@@ -63,7 +67,8 @@ def check_raw_batch(
     of a block that lists it, which is enough for a member without a vote (ADR 22).
     """
     if signatures:
-        return check_batch(raw, rules.chain_id, rules.limits, rules.keys, known)
+        verify_all = rules.verify_all
+        return check_batch(raw, rules.chain_id, rules.limits, rules.keys, known, verify_all)
     batch = read_decided_batch(raw, rules.chain_id, rules.limits, rules.keys, known)
     if batch.signer_key == NO_KEY:
         raise BatchError(f"The batch is not signed with the key of a member {batch.author}.")
@@ -182,22 +187,33 @@ def _listed(
     return tuple(batches)
 
 
-def check_submission(raw: bytes, rules: Rules, head_height: int, wall: int) -> CheckedTransaction:
-    """Check a client's transaction, also for being still worth ordering. Raises TransactionError.
+def check_submissions(
+    raws: Sequence[bytes], rules: Rules, head_height: int, wall: int
+) -> list[CheckedTransaction | TransactionError]:
+    """Check a client's transactions, also for being still worth ordering.
 
     Execution decides again; refusing early only spares the client a wait.
     """
-    transaction = check_transaction(raw, rules.chain_id, rules.limits)
-    body = transaction.body
+    found = check_transactions(raws, rules.chain_id, rules.limits, rules.verify_all)
+    window = rules.limits.replay_window_blocks
+    return [
+        one if isinstance(one, TransactionError) else _unexpired(one, window, head_height, wall)
+        for one in found
+    ]
+
+
+def _unexpired(
+    transaction: CheckedTransaction, replay_window_blocks: int, head_height: int, wall: int
+) -> CheckedTransaction | TransactionError:
+    body, height_max = transaction.body, head_height + replay_window_blocks
     if body.valid_until_height <= head_height or body.valid_until_ms <= wall:
-        raise TransactionError(
+        return TransactionError(
             "The transaction has expired (valid_until_height or valid_until_ms has passed); sign "
             "it again with a later end."
         )
-    if body.valid_until_height > head_height + rules.limits.replay_window_blocks:
-        raise TransactionError(
+    if body.valid_until_height > height_max:
+        return TransactionError(
             f"The transaction is valid until height {body.valid_until_height}, but at height "
-            f"{head_height} this ledger allows at most "
-            f"{head_height + rules.limits.replay_window_blocks}; sign it again."
+            f"{head_height} this ledger allows at most {height_max}; sign it again."
         )
     return transaction

@@ -6,7 +6,7 @@ signature and fork the ledger, so every check in this project is this one. libso
 small-order public keys and R, non-canonical public keys, and S not below the group's order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -16,6 +16,11 @@ from nacl.exceptions import BadSignatureError
 PUBLIC_KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 SEED_BYTES: Final = 32
+
+Signed = tuple[bytes, bytes, bytes]
+"""A public key, a message, and what is said to be its signature by that key."""
+VerifyEach = Callable[[Sequence[Signed]], Sequence[int]]
+"""What tells of each signature whether it is good: `verify_each`, or the like elsewhere."""
 
 _known: dict[tuple[bytes, bytes, bytes], bool] | None = None
 """What `each_signature_once` keeps: whether a signature is good, by key, message and signature."""
@@ -77,6 +82,11 @@ def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
     if good is None:
         good = _known[place] = _verify(public_key, message, signature)
     return good
+
+
+def verify_each(signed: Sequence[Signed]) -> list[bool]:
+    """Tell of each signature whether it is good, as `verify` does."""
+    return [verify(*one) for one in signed]
 
 
 def _verify(public_key: bytes, message: bytes, signature: bytes) -> bool:

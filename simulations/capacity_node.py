@@ -16,7 +16,7 @@ from functools import partial
 from ledger.execution import restore_window
 from ledger.genesis import genesis_state
 from ledger.store import Write, WriteBatch, WriteBlock, WriteGenesis, WritePromise
-from ledger.transactions import CheckedBatch
+from ledger.transactions import CheckedBatch, TransactionError
 from node.core import Core
 from node.events import (
     Applied,
@@ -37,7 +37,7 @@ from node.events import (
     SendRequest,
     Submitted,
 )
-from node.intake import answer_events, check_submission
+from node.intake import answer_events, check_submissions
 from node.settings import CoreSettings
 from node.wire import BatchBody, Decided, Gossip, Message, Request
 from primitives.codec import encode
@@ -386,7 +386,10 @@ class CapacityNode:
     def submit(self, raw: bytes) -> None:
         """Take what a client submits: `burst` transactions like this one."""
         costs, burst = self.site.costs, self.site.shape.burst
-        transaction = check_submission(raw, self.site.rules, self.core.head.height, self._wall)
+        rules, height = self.site.rules, self.core.head.height
+        (transaction,) = check_submissions([raw], rules, height, self._wall)
+        if isinstance(transaction, TransactionError):
+            raise transaction
 
         def checked() -> None:
             if self.up:

@@ -34,7 +34,7 @@ from node.events import (
     SendRequest,
     Submitted,
 )
-from node.intake import IntakeError, Rules, answer_events, check_submission, reason_of
+from node.intake import IntakeError, Rules, answer_events, check_submissions, reason_of
 from node.settings import CoreSettings
 from node.wire import Consensus, Message, Request, decode_gossip, decode_request
 from primitives.codec import CodecError, encode
@@ -440,9 +440,8 @@ class Host:
     def submit(self, raw: bytes) -> bytes | None:
         """Take a client's transaction; its id, or None if it is refused."""
         core = self.running
-        try:
-            transaction = check_submission(raw, self.rules, core.head.height, self.wall)
-        except TransactionError:
+        (transaction,) = check_submissions([raw], self.rules, core.head.height, self.wall)
+        if isinstance(transaction, TransactionError):
             self.counters["submission_refused"] += 1
             return None
         if core.mempool.has_room(1, len(raw)):

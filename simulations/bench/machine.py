@@ -1,9 +1,11 @@
 """What the machine is, and what processes have used of it; from /proc (Linux)."""
 
+import contextlib
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
+from operator import add
 from pathlib import Path
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -11,7 +13,7 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What a process has used since it started."""
+    """What a node has used since it started: its process, and those that it started."""
 
     cpu_seconds: float
     rss_bytes: int
@@ -19,19 +21,36 @@ class Used:
     written_bytes: int
     """Handed to the disk below the file system; 0 where that is memory."""
 
+    def __add__(self, other: "Used") -> "Used":
+        return Used(*map(add, astuple(self), astuple(other)))
+
 
 def used(pid: int) -> Used:
-    """What a process has used; raises OSError if it has ended."""
+    """What a process and its children have used; raises OSError if it has ended."""
+    whole = _used(pid)
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if int(_numbers(place)[1]) == pid:
+                whole += _used(int(place.name))
+    return whole
+
+
+def _used(pid: int) -> Used:
     process = Path(f"/proc/{pid}")
-    # After the name, which may hold anything: proc(5).
-    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    # With the time of children that have ended.
+    ticks = sum(int(field) for field in _numbers(process)[11:15])
     memory = _fields(process / "status")
     return Used(
-        (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND,
+        ticks / _TICKS_PER_SECOND,
         int(memory["VmRSS"].split()[0]) * 1024,
         int(memory["VmHWM"].split()[0]) * 1024,
         int(_fields(process / "io")["write_bytes"]),
     )
+
+
+def _numbers(process: Path) -> list[str]:
+    """The fields of /proc/pid/stat after the name, which may hold anything: proc(5)."""
+    return (process / "stat").read_text().rpartition(")")[2].split()
 
 
 def cores() -> int:

@@ -1,14 +1,26 @@
 """Checks on threads: nobody occupies them, what waits is bounded, and who is at fault waits."""
 
 import asyncio
+import os
+import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import structlog
 
 from node import checks as module
-from node.checks import PEER_CHECK_BYTES_MAX, PEER_CHECKS_MAX, Checks
+from node.checks import (
+    CHECK_THREADS,
+    PEER_CHECK_BYTES_MAX,
+    PEER_CHECKS_MAX,
+    VERIFIER_RETRY_SECONDS,
+    VERIFIER_SIGNATURES_MIN,
+    Checks,
+)
+from primitives.keys import PrivateKey, Signed
 
 
 @pytest.fixture
@@ -72,3 +84,62 @@ async def test_who_sent_something_bad_waits_for_its_next_check(
     await checks.run_for("a", lambda: None)
 
     assert rests == [pytest.approx(3.0), 0.0]
+
+
+# ---- signatures in processes ---------------------------------------------------------------------
+
+KEY = PrivateKey(bytes(32))
+GOOD, BAD = (KEY.public, bytes(32), KEY.sign(bytes(32))), (KEY.public, bytes(32), bytes(64))
+MANY = [GOOD, BAD] * VERIFIER_SIGNATURES_MIN
+
+
+async def check_many(checks: Checks) -> None:
+    assert list(await checks.run(lambda: checks.verify_each(MANY))) == [True, False] * 8
+
+
+async def test_few_signatures_take_no_process(checks: Checks) -> None:
+    few = MANY[: VERIFIER_SIGNATURES_MIN - 1]
+    assert list(await checks.run(lambda: checks.verify_each(few))) == [True, False] * 3 + [True]
+    assert not checks.process_ids
+
+
+async def test_processes_are_begun_when_they_are_needed_and_end_with_the_checks() -> None:
+    checks = Checks()
+    for _ in range(5):
+        await check_many(checks)
+    assert len(checks.process_ids) == 1
+    meeting = threading.Barrier(CHECK_THREADS)
+
+    class Meeting(list[Signed]):
+        def __iter__(self) -> Iterator[Signed]:
+            meeting.wait()
+            return super().__iter__()
+
+    await asyncio.gather(
+        *(checks.run(lambda: checks.verify_each(Meeting(MANY))) for _ in range(CHECK_THREADS))
+    )
+    ids = set(checks.process_ids)
+    assert len(ids) == CHECK_THREADS
+    checks.close()
+    assert not checks.process_ids
+    assert not any(Path(f"/proc/{process}").exists() for process in ids)
+
+
+async def test_a_process_that_ends_is_done_without_and_replaced_later(
+    checks: Checks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    await check_many(checks)
+    (first,) = checks.process_ids
+    os.kill(first, signal.SIGKILL)
+    with structlog.testing.capture_logs() as logs:
+        await check_many(checks)
+        await check_many(checks)
+        assert not checks.process_ids
+        now += VERIFIER_RETRY_SECONDS
+        await check_many(checks)
+    assert [entry["event"] for entry in logs] == ["verifier_lost"]
+    assert f"process {first} has ended" in logs[0]["reason"]
+    (second,) = checks.process_ids
+    assert second != first

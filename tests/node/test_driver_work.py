@@ -12,10 +12,11 @@ from ledger.execution import payload_batches
 from ledger.store import Write
 from node.checks import Checks
 from node.driver import Driver
+from node.verifier import Verifier
 from node.wire import BatchBody, Decided
 from primitives.block import Block
 from primitives.codec import encode
-from primitives.keys import verify
+from primitives.keys import Signed
 from tests.node.support import make_genesis, make_transaction
 from tests.node.test_driver import RECORDERS, World
 
@@ -26,6 +27,17 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     made = World(make_genesis(4, observers=1), tmp_path)
     yield made
     await made.stop()
+
+
+def note_checked(monkeypatch: pytest.MonkeyPatch, checked: list[bytes]) -> None:
+    """Have `checked` grow by the id of each transaction whose signature is checked."""
+    verify_all = Checks.verify_each
+
+    def verified(checks: Checks, signed: Sequence[Signed]) -> Sequence[int]:
+        checked.extend(message for _, message, _ in signed)
+        return verify_all(checks, signed)
+
+    monkeypatch.setattr(Checks, "verify_each", verified)
 
 
 @pytest.mark.parametrize("count", [1, 300])
@@ -39,7 +51,7 @@ async def test_work_is_done_per_block_and_not_per_transaction(
     checked: list[bytes] = []
     statements: list[str] = []
     read: list[str] = []
-    spawn, run = Driver._spawn, Checks.run
+    spawn, run, ask = Driver._spawn, Checks.run, Verifier.verify_each
 
     def spawned(driver: Driver, coroutine: Coroutine[None, None, None]) -> None:
         work["tasks"] += 1
@@ -52,11 +64,12 @@ async def test_work_is_done_per_block_and_not_per_transaction(
     def wrote(writes: Sequence[Write]) -> None:
         work["commits"] += 1
 
-    def verified(key: bytes, message: bytes, signature: bytes) -> bool:
-        checked.append(message)
-        return verify(key, message, signature)
+    def asked(verifier: Verifier, signed: Sequence[Signed]) -> bytes:
+        work["processes"] += 1
+        return ask(verifier, signed)
 
-    monkeypatch.setattr("ledger.transactions.verify", verified)
+    note_checked(monkeypatch, checked)
+    monkeypatch.setattr(Verifier, "verify_each", asked)
     monkeypatch.setattr(Driver, "_spawn", spawned)
     monkeypatch.setattr(Checks, "run", ran)
     await world.start(*RECORDERS)
@@ -77,6 +90,7 @@ async def test_work_is_done_per_block_and_not_per_transaction(
     # A batch, a proposal, PREPARE, COMMIT, each to three; what is sent again comes on top.
     assert messages <= 60
     assert max(work["tasks"], work["hops"]) <= 10
+    assert work["processes"] == (len(RECORDERS) if count > 1 else 0)
     assert work["commits"] <= 20
     assert len(statements) <= 200
     # Every enrolment asks for two keys that are absent.
@@ -92,14 +106,10 @@ async def test_a_member_without_a_vote_asks_for_nothing_and_checks_no_transactio
 ) -> None:
     checked: list[bytes] = []
 
-    def verified(key: bytes, message: bytes, signature: bytes) -> bool:
-        checked.append(message)
-        return verify(key, message, signature)
-
+    note_checked(monkeypatch, checked)
     await world.start(*RECORDERS, "observer-1")
     observer = world.nodes["observer-1"]
     made = [make_transaction(world.genesis, "recorder-1", number) for number in range(50)]
-    monkeypatch.setattr("ledger.transactions.verify", verified)
 
     await world.nodes["recorder-1"].driver.submit([transaction.raw for transaction in made])
     await world.height(1)

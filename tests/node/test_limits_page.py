@@ -15,6 +15,7 @@ HOMES = (
     "consensus.intake",
     "consensus.tally",
     "consensus.witness",
+    "node.checks",
     "node.conduct",
     "node.core",
     "node.drafts",

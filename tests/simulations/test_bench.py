@@ -15,7 +15,7 @@ from primitives.keys import PrivateKey
 from simulations.bench import payload
 from simulations.bench.figures import latency, percentile, series, sizes
 from simulations.bench.floor import Floor
-from simulations.bench.machine import file_system
+from simulations.bench.machine import file_system, used
 from simulations.bench.options import BenchError, OptionError, Options
 from simulations.bench.results import of_floor, phase
 from simulations.command import CLI, run
@@ -105,6 +105,20 @@ def test_transactions_are_valid_of_the_size_wanted_and_follow_from_the_seed() ->
         assert (checked.id.hex(), len(checked.body.operations)) == (signed.id, 100)
     first, again = ([s.raw for s in made] for made in twice)
     assert [len(raw) for raw in first] == [len(raw) for raw in again]
+
+
+def test_what_a_node_uses_is_counted_with_the_processes_that_it_started() -> None:
+    child = "print(' '.join(map(str, [os.getppid(), os.getpid()])), flush=True); sys.stdin.read()"
+    child = f"import os, sys; {child}"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        both, one = (used(int(pid)) for pid in process.stdout.readline().split())
+        assert one.rss_bytes > 1_000_000
+        assert both.rss_bytes > 1.5 * one.rss_bytes
+        assert both.rss_peak_bytes > one.rss_peak_bytes
 
 
 @pytest.mark.parametrize(
