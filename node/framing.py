@@ -171,16 +171,22 @@ class Outbox:
         self._bytes = total
         return True
 
-    def take(self, bytes_max: int = FRAME_BYTES_GATHERED, least: int = 1) -> list[bytes]:
+    @property
+    def next_frame_bytes_max(self) -> int:
+        """What a frame of the messages that `take` returns next, if there are any, can have."""
+        messages = max(FRAME_BYTES_GATHERED, len(self._messages[0]) if self._messages else 0)
+        return _HEADER.size + FRAME_MESSAGES_MAX * _LENGTH.size + messages
+
+    def take(self, bytes_max: int = FRAME_BYTES_GATHERED) -> list[bytes]:
         """Remove and return the first messages: a frameful, of `bytes_max` bytes in all.
 
-        The first `least` are taken even if they are longer.
+        The first is taken even if it is longer.
         """
         taken: list[bytes] = []
         size = 0
         while self._messages and len(taken) < FRAME_MESSAGES_MAX:
             size += len(self._messages[0])
-            if size > bytes_max and len(taken) >= least:
+            if size > bytes_max and taken:
                 break
             message = self._messages.popleft()
             self._bytes -= len(message)

@@ -26,7 +26,6 @@ from libp2p.network.exceptions import SwarmException
 from libp2p.peer.id import ID
 
 from node.framing import (
-    FRAME_BYTES_GATHERED,
     PROTOCOL_VERSION,
     Allowance,
     FrameDecoder,
@@ -184,12 +183,9 @@ class Links:
     def flush(self, peer: Peer) -> None:
         """Send what is queued for `peer`, if that needs no waiting. On the asyncio side."""
         while peer.outbox and peer.stream is not None:
-            if not peer.stream.takes(2 * FRAME_BYTES_GATHERED):
+            if not peer.stream.takes(peer.outbox.next_frame_bytes_max):
                 break
-            messages = peer.outbox.take(least=0)
-            if not messages:
-                break
-            self._write_now(peer.stream, messages)
+            self._write_now(peer.stream, peer.outbox.take())
         if peer.outbox:
             self._crossing.command(peer.wake.set)
 

@@ -159,11 +159,22 @@ def test_an_outbox_gives_all_in_order_in_bounded_frames(sizes: list[int]) -> Non
     assert taken == queued
 
 
-def test_an_outbox_keeps_a_message_that_is_too_long_for_now() -> None:
-    outbox = Outbox(10, 10**6)
-    outbox.put(b"x" * (FRAME_BYTES_GATHERED + 1))
-    assert outbox.take(least=0) == []
-    assert len(outbox.take()) == 1
+@given(st.lists(st.integers(0, 2 * FRAME_BYTES_GATHERED) | st.integers(1, 9), max_size=40))
+def test_an_outbox_says_how_long_its_next_frame_can_be(sizes: list[int]) -> None:
+    outbox = Outbox(100, 10**8)
+    for size in sizes:
+        outbox.put(bytes(size))
+    while outbox:
+        bytes_max = outbox.next_frame_bytes_max
+        assert len(encode_messages(outbox.take())) <= bytes_max
+
+
+def test_a_frame_of_the_most_messages_is_as_long_as_an_outbox_says() -> None:
+    outbox = Outbox(FRAME_MESSAGES_MAX, 10**6)
+    while outbox.put(bytes(FRAME_BYTES_GATHERED // FRAME_MESSAGES_MAX)):
+        pass
+    bytes_max = outbox.next_frame_bytes_max
+    assert len(encode_messages(outbox.take())) == bytes_max
 
 
 def test_an_outbox_never_fills_a_frame_with_more_messages_than_allowed() -> None:

@@ -52,6 +52,17 @@ async def test_messages_arrive_in_order_and_many_per_frame() -> None:
         assert a.transport.connected() == (B,)
 
 
+async def test_a_large_message_leaves_before_the_loop_does_anything_else() -> None:
+    async with nodes(A, B) as (a, b):
+        before = a.transport.counters().get("messages_sent", 0)
+        assert a.transport.send(B, bytes(500 * KIB))
+        written = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(written.set_result, None)
+        await written
+        assert a.transport.counters().get("messages_sent", 0) == before + 1
+        await b.heard.until(lambda heard: len(heard.messages) == 1)
+
+
 async def test_messages_of_all_sizes_keep_their_order() -> None:
     async with nodes(A, B) as (a, b):
         sizes = (1, 3 * 1024 * KIB, 7, 200 * KIB, 60 * KIB, 1, 8 * 1024 * KIB, 5)
