@@ -26,7 +26,7 @@ from ledger.store import Write, WriteBlock, WriteGenesis
 from primitives.block import Block, BlockHeader
 from primitives.codec import CodecError, decode_own
 from storage import schema
-from storage.cache import UNKNOWN, Cache
+from storage.cache import UNKNOWN, Cache, NodeCache
 from storage.derived import VERSION
 from storage.errors import DamagedError, StorageError, derived_path, explain
 from storage.many import KEYS_ASKED_MIN, SEQUENCES_OF, VALUES_OF, questions, take_known
@@ -37,8 +37,8 @@ from storage.runs import CHAIN, TRANSACTION, PageError, read
 
 VALUES_CACHED_MAX: Final = 65_536
 """State values; about 30 MB at 200 bytes a value."""
-NODES_CACHED_MAX: Final = 65_536
-"""Trie nodes; about 40 MB."""
+NODES_CACHED_MAX: Final = 16_384
+"""Trie nodes below those that are always remembered (storage/cache.py); about 6 MB."""
 CACHE_KIB: Final = 8 * 1024
 """Pages that a reader keeps in memory. Any commit empties them."""
 
@@ -62,7 +62,7 @@ class SqliteReader(Queries):
         self._held_height = -1
         """In a snapshot: the height of its state, -1 before genesis."""
         self._values = Cache(VALUES_CACHED_MAX if cached else 0)
-        self._nodes = Cache(NODES_CACHED_MAX if cached else 0)
+        self._nodes: Cache = NodeCache(NODES_CACHED_MAX) if cached else Cache(0)
         self._cached = cached
         self._shares = False
         """Whether reads of the state belong to one transaction of SQLite; see `steady`."""

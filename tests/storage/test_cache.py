@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.cache import UNKNOWN, Cache
+from storage.cache import NIBBLES_KEPT, UNKNOWN, Cache, NodeCache
 
 
 def test_what_was_not_used_for_long_is_forgotten() -> None:
@@ -56,3 +56,24 @@ def test_no_room_remembers_one() -> None:
     cache.put(b"a", b"1")
     cache.put(b"b", b"1")
     assert len(cache) == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.booleans())), st.integers(0, 8))
+def test_upper_nodes_are_never_forgotten_and_others_as_ever(
+    steps: list[tuple[int, int, bool]], entries_max: int
+) -> None:
+    cache, model = NodeCache(entries_max), dict[bytes, bytes]()
+    for number, (length, nibble, together) in enumerate(steps):
+        path, node = bytes([nibble]) * length, bytes([number % 256])
+        model[path] = node
+        if together:
+            cache.put_all({path: node})
+        else:
+            cache.put(path, node)
+        assert cache.get(path) in ([node] if entries_max > 1 else [node, UNKNOWN])
+        for known, held in model.items():
+            found = cache.get(known)
+            assert found == held or (found is UNKNOWN and len(known) > NIBBLES_KEPT)
+        below = {path for part in cache.parts() for path in part if len(path) > NIBBLES_KEPT}
+        assert len(below) <= entries_max + 1
+        assert len(cache) == len(below) + sum(len(path) <= NIBBLES_KEPT for path in model)
