@@ -30,7 +30,7 @@ ID_BYTES: Final = 16
 """Of the ids of transactions and chains. Two that agree in them take 2^64 attempts to make."""
 ROW_BYTES: Final = 25
 PAGE_ROWS: Final = 160
-"""So that SQLite has one in a page of 4 KiB."""
+"""So that SQLite has four in a page of 16 KiB."""
 FAN: Final = 4
 TIER_ROWS: Final = 1 << 8
 """Runs with fewer than `FAN` times as many rows count as of one size. All of them are written again

@@ -15,7 +15,7 @@ import storage.recent
 from ledger.store import StateChanges, WriteBlock, WriteGenesis
 from storage.checked import CheckedReader
 from storage.database import Database
-from storage.derived import HELD_BYTES_MAX, DerivedFile
+from storage.derived import HELD_BYTES_MAX, PAGE_BYTES, DerivedFile
 from storage.errors import DamagedError, MismatchError, StorageError, derived_path
 from storage.reader import SqliteReader
 from storage.recent import Recent, Step
@@ -75,11 +75,14 @@ async def test_a_step_ends_with_many_places_though_few_values_change(
         assert database.derived_height == 2
 
 
-async def test_pages_of_merged_runs_are_not_filled_with_zeros(tmp_path: Path) -> None:
-    """As Debian's SQLite does if it is not told otherwise: it writes half as many pages more."""
+async def test_pages_are_large_and_not_filled_with_zeros(tmp_path: Path) -> None:
+    """Debian's SQLite does so with those of merged runs: it writes half as many pages more."""
     path, ledger = tmp_path / "db", Ledger()
     async with opened(path, ledger.chain_id) as database:
-        assert database._derived._connection.execute("PRAGMA secure_delete").fetchone() == (0,)
+        execute = database._derived._connection.execute
+        assert execute("PRAGMA secure_delete").fetchone() == (0,)
+        # Each that a step changes is three calls of the system.
+        assert execute("PRAGMA page_size").fetchone() == (PAGE_BYTES,)
 
 
 async def copy_as_killed(path: Path, to: Path) -> Path:

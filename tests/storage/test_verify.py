@@ -362,7 +362,7 @@ def test_any_damage_to_the_file_is_found_or_changes_nothing(
             found += 1
         else:
             assert dump(copy) == before, f"a bit of byte {place} of {file} was not found"
-    assert found > 15
+    assert found > 10
 
 
 async def test_a_rotated_key_does_not_make_old_blocks_wrong(tmp_path: Path) -> None:
