@@ -20,19 +20,22 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import BinaryIO, Final
 
 from primitives.hashing import DIGEST_BYTES
 from primitives.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, Signed, verify
 
+ANSWER_SECONDS_MAX: Final = 10
+"""Then it counts as lost: it may have been stopped. The signatures of a largest batch take 1 s."""
+
 _COUNT: Final = struct.Struct("=I")
 _SIGNED: Final = struct.Struct(f"{PUBLIC_KEY_BYTES}s{DIGEST_BYTES}s{SIGNATURE_BYTES}s")
 
 
 class VerifierError(Exception):
-    """The process has ended, or cannot be started; the message says why."""
+    """The process has ended, does not answer, or cannot be started; the message says why."""
 
 
 class Verifier:
@@ -40,20 +43,12 @@ class Verifier:
 
     def __init__(self) -> None:
         """Start it. Raises VerifierError."""
-        # It finds our modules where we did, and nothing in the directory that we were started in.
-        places = os.pathsep.join(place for place in sys.path if place)
-        self._socket, theirs = socket.socketpair()
         try:
-            with theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "node.verifier"],
-                    stdin=theirs.fileno(),
-                    stdout=theirs.fileno(),
-                    env=os.environ | {"PYTHONPATH": places},
-                )
+            self._socket, self._process = _begin()
         except OSError as error:
-            self._socket.close()
             raise VerifierError(f"No process can be started ({error})") from error
+        self._socket.settimeout(ANSWER_SECONDS_MAX)
+        self._answers = self._socket.makefile("rb")
 
     @property
     def process_id(self) -> int:
@@ -62,41 +57,76 @@ class Verifier:
 
     def verify_each(self, signed: Sequence[Signed]) -> bytes:
         """Tell of each signature whether it is good: 1 or 0. Keys, messages and signatures have the
-        lengths that they are to have. Raises VerifierError.
+        lengths that they are to have. Raises VerifierError; then it is closed.
         """
         try:
+            return self._ask(signed)
+        except BaseException:
+            # What it answers late must not be taken for the answer to the next request.
+            self.close()
+            raise
+
+    def _ask(self, signed: Sequence[Signed]) -> bytes:
+        try:
             self._socket.sendall(_COUNT.pack(len(signed)) + b"".join(chain.from_iterable(signed)))
-            good = self._socket.recv(len(signed), socket.MSG_WAITALL)
-        except ConnectionError:
-            good = b""
-        if len(good) != len(signed):
+            good = self._answers.read(len(signed))
+        except OSError as error:
+            raise VerifierError(
+                f"The process {self.process_id} has ended, or does not answer ({error})"
+            ) from error
+        if len(good) < len(signed):
             raise VerifierError(f"The process {self.process_id} has ended")
         return good
 
     def close(self) -> None:
-        """Have it end, and wait until it has, which takes no longer than the request it is at."""
-        self._socket.close()
+        """End it, whatever it is at. Harmless if repeated."""
+        self._process.kill()
         self._process.wait()
+        self._answers.close()
+        self._socket.close()
 
 
-def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+def _begin() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    # It finds our modules where we did, and nothing in the directory that we were started in.
+    places = os.pathsep.join(place for place in sys.path if place)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        # Its standard streams are none of ours: what a site's start-up code prints is no verdict.
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "node.verifier", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=os.environ | {"PYTHONPATH": places},
+            )
+        except BaseException:
+            ours.close()
+            raise
+    return ours, process
+
+
+def serve(requests: BinaryIO, answer: Callable[[bytes], object]) -> None:
     """Answer requests until there are no more, or half of one: the node was killed."""
     while len(head := requests.read(_COUNT.size)) == _COUNT.size:
         size = _COUNT.unpack(head)[0] * _SIGNED.size
         packed = requests.read(size)
         if len(packed) < size:
             break
-        answers.write(bytes(verify(*signed) for signed in _SIGNED.iter_unpack(packed)))
-        answers.flush()
+        answer(bytes(verify(*signed) for signed in _SIGNED.iter_unpack(packed)))
 
 
 def main() -> None:
-    """Serve on the standard streams."""
+    """Serve on the socket whose number is the argument."""
     for number in (signal.SIGINT, signal.SIGTERM):
         # Sent to all processes of a terminal or service at once: the node still needs this one.
         signal.signal(number, signal.SIG_IGN)
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        serve(sys.stdin.buffer, sys.stdout.buffer)
+    with (
+        contextlib.suppress(BrokenPipeError, ConnectionResetError),
+        socket.socket(fileno=int(sys.argv[1])) as node,
+        node.makefile("rb") as requests,
+    ):
+        serve(requests, node.sendall)
 
 
 if __name__ == "__main__":

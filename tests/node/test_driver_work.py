@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from consensus.messages import Decision
 from ledger.execution import payload_batches
 from ledger.store import Write
-from node.checks import Checks
+from node.checks import VERIFIER_SIGNATURES_MIN, Checks
 from node.driver import Driver
 from node.verifier import Verifier
 from node.wire import BatchBody, Decided
@@ -20,6 +21,8 @@ from primitives.keys import Signed
 from tests.node.support import make_genesis, make_transaction
 from tests.node.test_driver import RECORDERS, World
 
+FORGED = [(bytes(32), bytes(32), bytes(64))] * VERIFIER_SIGNATURES_MIN
+
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
@@ -27,6 +30,17 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     made = World(make_genesis(4, observers=1), tmp_path)
     yield made
     await made.stop()
+
+
+async def start(world: World, *ids: str) -> None:
+    """Run nodes, each with a process of its checks: it takes a while to start, in which others
+    would send a batch again that waits for it.
+    """
+    await world.start(*ids)
+    for id in ids:
+        checks = world.nodes[id].driver._checks
+        await checks.run(partial(checks.verify_each, FORGED))
+        assert checks.process_ids
 
 
 def note_checked(monkeypatch: pytest.MonkeyPatch, checked: list[bytes]) -> None:
@@ -72,7 +86,8 @@ async def test_work_is_done_per_block_and_not_per_transaction(
     monkeypatch.setattr(Verifier, "verify_each", asked)
     monkeypatch.setattr(Driver, "_spawn", spawned)
     monkeypatch.setattr(Checks, "run", ran)
-    await world.start(*RECORDERS)
+    await start(world, *RECORDERS)
+    work.clear()
     for node in world.nodes.values():
         node.disk.after = wrote
         node.disk.database._writer.set_trace_callback(statements.append)
@@ -107,7 +122,8 @@ async def test_a_member_without_a_vote_asks_for_nothing_and_checks_no_transactio
     checked: list[bytes] = []
 
     note_checked(monkeypatch, checked)
-    await world.start(*RECORDERS, "observer-1")
+    await start(world, *RECORDERS, "observer-1")
+    checked.clear()
     observer = world.nodes["observer-1"]
     made = [make_transaction(world.genesis, "recorder-1", number) for number in range(50)]
 

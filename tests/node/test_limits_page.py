@@ -28,6 +28,7 @@ HOMES = (
     "node.serving",
     "node.spreading",
     "node.sync",
+    "node.verifier",
     "node.wire",
 )
 

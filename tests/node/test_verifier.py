@@ -1,5 +1,6 @@
 """The process of signatures: right, not to be confused, and gone when its node is."""
 
+import errno
 import io
 import os
 import select
@@ -8,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from node import verifier as module
 from node.verifier import Verifier, VerifierError, serve
 from primitives.keys import PrivateKey, Signed, verify_each
 
@@ -63,6 +66,53 @@ def test_its_end_is_told_and_it_is_reaped() -> None:
     assert not Path(f"/proc/{verifier.process_id}").exists()
 
 
+def test_one_that_was_stopped_is_ended_and_never_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS_MAX", 0.1)
+    verifier = Verifier()
+    os.kill(verifier.process_id, signal.SIGSTOP)
+    with pytest.raises(VerifierError, match="does not answer"):
+        verifier.verify_each([signed(1)])
+    assert not Path(f"/proc/{verifier.process_id}").exists()
+    with pytest.raises(VerifierError, match="does not answer"):
+        verifier.verify_each([signed(1, 1)])
+
+
+def test_a_late_answer_is_not_taken_for_that_of_the_next_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    verifier = Verifier()
+    with monkeypatch.context() as patch:
+        patch.setattr(verifier, "_answers", SimpleNamespace(close=verifier._answers.close))
+        with pytest.raises(AttributeError):
+            verifier.verify_each([signed(1)])
+    with pytest.raises(VerifierError, match="has ended"):
+        verifier.verify_each([signed(1, 1)])
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOBUFS])
+def test_that_there_is_no_socket_for_it_is_told(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def failing() -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("socket.socketpair", failing)
+    with pytest.raises(VerifierError, match="No process can be started"):
+        Verifier()
+
+
+def test_what_its_start_prints_is_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('Welcome to this machine')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    verifier = Verifier()
+    assert verifier.verify_each([signed(1, 1), signed(1)]) == b"\0\1"
+    verifier.close()
+
+
 def test_that_it_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(VerifierError, match="No process can be started"):
@@ -103,6 +153,6 @@ def test_it_ends_with_a_node_that_is_killed() -> None:
 @pytest.mark.parametrize("cut", [1, 4, 100, 4 + 127])
 def test_half_a_request_is_not_answered(cut: int) -> None:
     whole = b"\1\0\0\0" + b"".join(signed(1))
-    answers = io.BytesIO()
-    serve(io.BytesIO(whole + whole[:cut]), answers)
-    assert answers.getvalue() == b"\1"
+    answers: list[bytes] = []
+    serve(io.BytesIO(whole + whole[:cut]), answers.append)
+    assert answers == [b"\1"]
