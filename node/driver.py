@@ -152,11 +152,11 @@ class Driver:
             # Let everything else have its turn, however much there is to do here.
             await asyncio.sleep(0)
             return
+        alarm = asyncio.get_running_loop().call_later(delay_ms / 1000, self._wake.set)
         try:
-            async with asyncio.timeout(delay_ms / 1000):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+            await self._wake.wait()
+        finally:
+            alarm.cancel()
 
     async def _turn(self) -> None:
         self._wake.clear()

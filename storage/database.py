@@ -1,10 +1,11 @@
-"""The one connection that writes, on a thread of its own through aiosqlite.
+"""The one connection that writes: on a thread of its own through aiosqlite, or on the loop's if the
+write is small and the disk quick (storage/hops.py).
 
 * WAL with synchronous=FULL: when `write` returns, its transaction is on the disk (fsync).
-* All of one `write` is one BEGIN IMMEDIATE .. COMMIT, and one hop to the thread. aiosqlite runs
-  there what it is asked call by call; a dozen statements would be a dozen hops, and an error in the
-  middle would need a thirteenth. `_Writer` is a sqlite3 connection whose `commit` performs the work
-  that was staged for it, so a whole transaction is one `await connection.commit()`.
+* All of one `write` is one BEGIN IMMEDIATE .. COMMIT, and at most one hop to the thread. aiosqlite
+  runs there what it is asked call by call; a dozen statements would be a dozen hops, and an error
+  in the middle would need a thirteenth. `Writer` is a sqlite3 connection whose `commit` performs
+  the work that was staged for it, so a transaction is one `await connection.commit()`.
 * Only this connection checkpoints: two that write or checkpoint can corrupt a WAL while it is reset
   in SQLite 3.7 to 3.51.2. Readers open the file read-only. A checkpoint is queued behind the write
   that made the WAL longer than `WAL_BYTES`, so that it delays no answer. It leaves what a reader's
@@ -38,11 +39,12 @@ from storage import schema
 from storage.boots import BootVerdict, CounterFile, read_counts, sync_directory
 from storage.derived import DerivedFile
 from storage.errors import DamagedError, StorageError, derived_path, explain
+from storage.hops import Hops
 from storage.idle import Idle
 from storage.recent import Recent, Step
-from storage.seal import Sealed, SealError, read_sealed, unchecked
-from storage.statements import Statement, statements
-from storage.transaction import immediate
+from storage.seal import SealError, read_sealed, unchecked
+from storage.statements import statements
+from storage.writer import Locked, Writer
 
 __all__ = ["BootVerdict", "Database", "StorageError"]
 
@@ -59,35 +61,7 @@ IDLE_SECONDS: Final = 1.0
 node that is killed while it rests has nothing to execute again.
 """
 
-_META: Final = "UPDATE meta SET boots = ?, restored = ?, seal = ?"
-
 Result = TypeVar("Result")
-
-
-class _Writer(sqlite3.Connection):
-    """The connection on aiosqlite's thread; see the module for `commit`."""
-
-    staged: deque[Callable[[], None]]
-    sealed: Sealed
-    """What the last commit has sealed."""
-
-    def commit(self) -> None:
-        """Perform the oldest staged work."""
-        self.staged.popleft()()
-
-    def transact(self, transaction: Sequence[Statement]) -> None:
-        """Run all statements or none."""
-        with immediate(self):
-            for sql, rows in transaction:
-                self.executemany(sql, rows)
-
-    def put(self, sealed: Sealed, transaction: Sequence[Statement] = ()) -> None:
-        """Run all statements or none, and seal what comes of them with it."""
-        if sealed != self.sealed:
-            meta = (sealed.counts.boots, int(sealed.restored), sealed.seal())
-            transaction = [*transaction, (_META, [meta])]
-        self.transact(transaction)
-        self.sealed = sealed
 
 
 class Database:
@@ -97,12 +71,13 @@ class Database:
         self,
         path: Path,
         connection: aiosqlite.Connection,
-        writer: _Writer,
+        writer: Writer,
         derived: DerivedFile,
     ) -> None:
         self.path = path
         self._derived = derived
         self._step: asyncio.Task[None] | None = None
+        self._hops = Hops()
         self._hurry = threading.Event()
         """Set while somebody waits for a step, or soon will."""
         self._idle = Idle(IDLE_SECONDS, self._rest)
@@ -190,7 +165,8 @@ class Database:
                 if isinstance(write, WriteBlock | WriteGenesis):
                     self.recent.take(write)
 
-        await self._run(perform)
+        await self._perform(writes, perform)
+        self._hops.took(self._writer.commit_seconds)
         self._bound_wal()
         self._begin_step()
         self._idle.happened()
@@ -323,28 +299,36 @@ class Database:
             # Kept as the failure that the next write raises.
             return
 
+    async def _perform(self, writes: Sequence[Write], work: Callable[[], None]) -> None:
+        """Perform a write on this thread if that is sooner, and nothing waits for the other."""
+        checkpoints = self._checkpoint is not None and not self._checkpoint.done()
+        if not (self._writer.staged or checkpoints) and not self._hops.needed(writes):
+            with suppress(Locked):
+                return self._attempt(work)
+        return await self._run(work)
+
     async def _run(self, work: Callable[[], Result]) -> Result:
         """Perform `work` on the writer's thread in one hop. Any failure is final."""
         results: list[Result] = []
-
-        def perform() -> None:
-            if self._failure is not None:
-                raise self._failure
-            try:
-                results.append(work())
-            except sqlite3.Error as error:
-                self._failure = explain(error, self.path)
-                raise self._failure from error
-            except StorageError as error:
-                self._failure = error
-                raise
-
-        self._writer.staged.append(perform)
+        self._writer.staged.append(lambda: results.append(self._attempt(work)))
         await self._connection.commit()
         return results[0]
 
+    def _attempt(self, work: Callable[[], Result]) -> Result:
+        """Perform `work` on this thread, which alone uses the connection now."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return work()
+        except sqlite3.Error as error:
+            self._failure = explain(error, self.path)
+            raise self._failure from error
+        except StorageError as error:
+            self._failure = error
+            raise
 
-def _open(path: Path, chain_id: bytes) -> _Writer:
+
+def _open(path: Path, chain_id: bytes) -> Writer:
     """Open and prepare the writing connection."""
     try:
         if not path.exists():
@@ -366,13 +350,14 @@ def _open(path: Path, chain_id: bytes) -> _Writer:
     # Used by one thread at a time, but not by this one.
     writer = sqlite3.connect(
         path,
-        factory=_Writer,
+        factory=Writer,
         isolation_level=None,
-        timeout=BUSY_MS / 1000,
+        timeout=0,
         check_same_thread=False,
     )
-    writer.staged = deque()
+    writer.staged, writer.busy_ms = deque(), BUSY_MS
     try:
+        writer.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         _migrate(writer, path, chain_id)
         mode = writer.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
@@ -385,6 +370,7 @@ def _open(path: Path, chain_id: bytes) -> _Writer:
         writer.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         writer.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         writer.sealed = read_sealed(writer)
+        writer.execute("PRAGMA busy_timeout = 0")
     except SealError as error:
         writer.close()
         raise DamagedError(path, str(error)) from error
@@ -412,7 +398,7 @@ def _open_derived(path: Path, chain_id: bytes, writer: sqlite3.Connection) -> De
         ) from error
 
 
-def _migrate(writer: _Writer, path: Path, chain_id: bytes) -> None:
+def _migrate(writer: Writer, path: Path, chain_id: bytes) -> None:
     """Bring the schema to this program's version, each step in a transaction of its own."""
     version = schema.schema_version(writer, path)
     for number, script in enumerate(schema.SCRIPTS[version:], version + 1):

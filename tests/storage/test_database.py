@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import storage.database
+import storage.hops
 import storage.schema
 from ledger.genesis import Genesis
 from ledger.store import Write, WriteBatch
@@ -241,7 +242,10 @@ async def test_nothing_is_performed_behind_a_write_that_failed(tmp_path: Path) -
             check_equal(reader, Model())
 
 
-async def test_a_cancelled_write_is_performed(tmp_path: Path) -> None:
+async def test_a_cancelled_write_is_performed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage.hops, "SMALL_BYTES_MAX", -1)
     ledger = Ledger()
     async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         task = asyncio.create_task(database.write([ledger.begin()]))

@@ -11,6 +11,7 @@ import pytest
 
 import storage.database
 import storage.derived
+import storage.hops
 import storage.recent
 from ledger.store import StateChanges, WriteBlock, WriteGenesis
 from storage.checked import CheckedReader
@@ -619,6 +620,7 @@ async def test_a_close_waits_for_a_write_whose_caller_was_cancelled(
     database = await Database.open(path, ledger.chain_id)
     await fill(database, ledger, 1)
     monkeypatch.setattr(Step, "take", take)
+    monkeypatch.setattr(storage.hops, "SMALL_BYTES_MAX", -1)
     writing = asyncio.create_task(database.write([ledger.decide([ledger.batch()])]))
     await asyncio.to_thread(taking.wait)
     writing.cancel()

@@ -1,0 +1,88 @@
+"""Which writes are performed on the loop's thread, and which on the writer's."""
+
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from storage.hops import SMALL_BYTES_MAX, STILL_SECONDS_MAX, Hops
+from storage.statements import Statement
+from storage.writer import Writer
+from tests.storage.support import Ledger
+from tests.storage.test_reader import check_equal, opened, reading
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The thread of each transaction."""
+    found: list[int] = []
+    original = Writer.transact
+
+    def transact(writer: Writer, transaction: Sequence[Statement]) -> None:
+        found.append(threading.get_ident())
+        original(writer, transaction)
+
+    monkeypatch.setattr(Writer, "transact", transact)
+    return found
+
+
+async def test_small_writes_need_no_hop_and_large_ones_do(
+    tmp_path: Path, threads: list[int]
+) -> None:
+    here, ledger = threading.get_ident(), Ledger()
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
+        await database.write([ledger.begin()])
+        threads.clear()
+        await database.write([ledger.decide([ledger.batch()])])
+        assert threads == [here]
+        large = ledger.batch(SMALL_BYTES_MAX // 100)
+        assert len(large.raw) > SMALL_BYTES_MAX
+        await database.write([ledger.decide([large])])
+        assert len(threads) == 2
+        assert here not in threads[1:]
+        with reading(tmp_path / "db") as reader:
+            check_equal(reader, ledger.model)
+
+
+async def test_the_loop_waits_for_no_other_programs_lock(
+    tmp_path: Path, threads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, ledger = threading.get_ident(), Ledger()
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
+        await database.write([ledger.begin()])
+        threads.clear()
+        other = sqlite3.connect(tmp_path / "db", isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN IMMEDIATE")
+        original = Writer.commit
+
+        def commit(writer: Writer) -> None:
+            if other.in_transaction:
+                other.execute("ROLLBACK")
+            original(writer)
+
+        monkeypatch.setattr(Writer, "commit", commit)
+        await database.write([ledger.decide([ledger.batch()])])
+        assert len(threads) == 2
+        assert threads[0] == here != threads[1]
+        await database.write([ledger.decide([ledger.batch()])])
+        assert threads[2:] == [here]
+        with reading(tmp_path / "db") as reader:
+            check_equal(reader, ledger.model)
+    other.close()
+
+
+def test_a_slow_disk_is_left_to_the_thread_until_it_is_quick_again() -> None:
+    hops = Hops()
+    assert not hops.needed([])
+    while not hops.needed([]):
+        hops.took(STILL_SECONDS_MAX * 2)
+    while hops.needed([]):
+        hops.took(STILL_SECONDS_MAX / 10)
+
+
+def test_one_slow_commit_is_forgiven() -> None:
+    hops = Hops()
+    hops.took(STILL_SECONDS_MAX * 4)
+    assert not hops.needed([])
