@@ -50,7 +50,6 @@ from primitives.institution import InstitutionError, parse_address
 from primitives.keys import is_public_key
 
 DIRECT = TProtocol(f"/medpact/direct/{PROTOCOL_VERSION}")
-_WRITE_BYTES = 64 * 1024
 _NOTES_MAX = 3
 _NOTES_S = 60.0 * 60.0
 """Why there is no link to a peer is logged when it changes, at most so often within so long."""
@@ -338,10 +337,7 @@ class Links:
                     await peer.wake.wait()
             peer.stream = None
             messages = peer.outbox.take()
-            frame = encode_messages(messages)
-            for start in range(0, len(frame), _WRITE_BYTES):
-                with trio.fail_after(self._timeout):
-                    await stream.write(frame[start : start + _WRITE_BYTES])
+            await stream.write(encode_messages(messages), self._timeout)
             self._counts["messages_sent"] += len(messages)
             self._counts["frames_sent"] += 1
             peer.stream = stream

@@ -19,8 +19,9 @@ from libp2p.security.noise.io import NoiseTransportReadWriter
 from libp2p.security.secure_session import SecureSession
 
 UNSENT_BYTES_MAX = 256 * 1024
-"""Writers wait for `room` while more than this waits for the system."""
-_UNSENT_BYTES_ABUSE = 4 * UNSENT_BYTES_MAX
+"""Writers wait while more than this waits for the system."""
+_UNSENT_BYTES_ABUSE = 8 * UNSENT_BYTES_MAX
+"""Far more than writers who wait, and one large batch that was written at once, leave behind."""
 _PACKET_BYTES_MAX = 65535 - 16
 _READ_BYTES = 64 * 1024
 _READ_AHEAD_BYTES = 64 * 1024
@@ -104,6 +105,7 @@ class Packets:
         self._error: OSError | None = None
         self.unsent_bytes = 0
         self.room = Waiters(token)
+        """Woken whenever the system takes more."""
         self._stuck = Waiters(token)
 
     def put(self, *parts: bytes) -> None:
@@ -145,8 +147,9 @@ class Packets:
     async def write_the_rest(self) -> None:
         """Never returns. Raises OSError, ClosedResourceError, or Overrun."""
         while True:
-            if self.flush():
-                self.room.wake()
+            whole = self.flush()
+            self.room.wake()
+            if whole:
                 await self._stuck.park()
             elif self._error is not None:
                 raise self._error

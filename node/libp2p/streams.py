@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -98,8 +99,10 @@ class Stream(IMuxedStream):
         if self.peer_ended:
             raise MuxedStreamEOF("The stream has ended")
 
-    async def write(self, data: bytes) -> None:
-        """Returns when all is on its way. Raises MuxedStreamReset or MuxedStreamClosed."""
+    async def write(self, data: bytes, standstill_max: float = math.inf) -> None:
+        """Returns when all is on its way. Raises MuxedStreamReset or MuxedStreamClosed, or
+        TooSlowError if for `standstill_max` seconds the peer takes nothing: a slow one may go on.
+        """
         start = 0
         while start < len(data):
             if self.dead:
@@ -107,9 +110,11 @@ class Stream(IMuxedStream):
             if self.we_ended:
                 raise MuxedStreamClosed("The stream is closed for writing")
             if self.muxed_conn.packets.unsent_bytes >= UNSENT_BYTES_MAX:
-                await self.muxed_conn.packets.room.park()
+                with trio.fail_after(standstill_max):
+                    await self.muxed_conn.packets.room.park()
             elif not self.credit:
-                await self.writable.park()
+                with trio.fail_after(standstill_max):
+                    await self.writable.park()
             else:
                 size = min(self.credit, _FRAME_BODY_BYTES, len(data) - start)
                 self._put(data[start : start + size])

@@ -172,6 +172,42 @@ async def test_a_frozen_peer_is_noticed() -> None:
         assert a.transport.counters()["timeouts"] >= 1
 
 
+async def test_a_slow_network_is_not_taken_for_a_frozen_peer() -> None:
+    """A large message takes longer than a peer may be silent, and arrives."""
+    limits = dataclasses.replace(QUICK, heartbeat_ms=200, heartbeat_timeout_ms=2_000)
+    (near, far), port = (member(A), member(B)), free_port()
+    slow = False
+
+    async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(20 * KIB):
+            await asyncio.sleep(0.1 * slow)
+            target.write(data)
+            await target.drain()
+        target.close()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        beyond_reader, beyond_writer = await asyncio.open_connection(*far.address.split(":"))
+        await asyncio.gather(carry(reader, beyond_writer), carry(beyond_reader, writer))
+
+    listener = socket.socket()
+    # What the system holds would hide how slow it is.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIB)
+    listener.bind(("127.0.0.1", port))
+    server = await asyncio.start_server(pass_on, sock=listener, limit=16 * KIB)
+    through = dataclasses.replace(far, address=f"127.0.0.1:{port}")
+    silent = dataclasses.replace(near, address=f"127.0.0.1:{free_port()}")
+    async with Node(near, [near, through], limits) as a, Node(far, [silent, far], limits) as b:
+        await a.heard.linked(B)
+        await b.heard.linked(A)
+        slow = True
+        assert a.transport.send(B, bytes(800 * KIB))
+        await b.heard.until(lambda heard: len(heard.messages) == 1)
+        assert a.heard.has(B)
+        slow = False
+    server.close()
+    await server.wait_closed()
+
+
 async def test_idle_links_are_kept_by_heartbeats() -> None:
     limits = dataclasses.replace(QUICK, heartbeat_ms=20, heartbeat_timeout_ms=200)
     async with nodes(A, B, limits=limits) as (a, b):
