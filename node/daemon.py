@@ -16,13 +16,14 @@ import uvloop
 from ledger.genesis import Genesis
 from ledger.state import StateError
 from ledger.store import LedgerReader
-from ledger.transactions import BatchError, CheckedBatch, check_batch
+from ledger.transactions import BatchError, CheckedBatch
 from node.admission import KeyReplaced, admitted_members
 from node.backend import NodeBackend, software_version
 from node.config import Config
 from node.core import Core
 from node.driver import Driver, monotonic_ms, wall_ms
 from node.home import StartError, printable, reason
+from node.intake import Rules, check_raw_batch
 from node.keylock import key_held
 from node.libp2p import Libp2pTransport
 from node.logs import configure
@@ -234,14 +235,15 @@ async def stand_up(
 def _pending(core: Core, reader: LedgerReader) -> list[CheckedBatch]:
     """The undecided batches of the store that their authors' present keys have signed.
 
-    Others may be there: a key can have been rotated, a member have left, since they came.
+    Others may be there: a key can have been rotated, a member have left, since they came. The
+    transactions in them were checked before they were stored.
     """
-    genesis = core.genesis
     keys = {member.id: member.key for member in core.members.values()}
+    rules = Rules(core.genesis.chain_id, core.genesis.limits, keys)
     found: list[CheckedBatch] = []
     for raw in reader.pending_batches():
         try:
-            found.append(check_batch(raw, genesis.chain_id, genesis.limits, keys))
+            found.append(check_raw_batch(raw, rules, signatures=False))
         except BatchError as error:
             log.warning("batch_dropped", reason=str(error))
     return found

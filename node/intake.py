@@ -60,11 +60,12 @@ class Rules:
 def check_raw_batch(
     raw: bytes, rules: Rules, known: Known | None = None, *, signatures: bool = True
 ) -> CheckedBatch:
-    """Check one batch from a peer, unless it is known. Raises BatchError.
+    """Check one batch from a peer or our disk, unless it is known. Raises BatchError.
 
     Repairs bring batches again that are here already, and the signatures of a large one take a
     tenth of a second. Without `signatures`, those of its transactions are left to the certificate
-    of a block that lists it, which is enough for a member without a vote (ADR 22).
+    of a block that lists it, which is enough for a member without a vote (ADR 22), or were checked
+    before the batch was stored here.
     """
     if signatures:
         verify_all = rules.verify_all

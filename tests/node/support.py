@@ -180,7 +180,9 @@ class Bench:
     def start(self) -> list[Effect]:
         """Take back what the store kept, as the daemon does."""
         rules = rules_of(self.genesis)
-        pending = [check_raw_batch(raw, rules) for raw in self.store.pending_batches()]
+        pending = [
+            check_raw_batch(raw, rules, signatures=False) for raw in self.store.pending_batches()
+        ]
         return self._perform(self.core.start(pending, self.now, self.wall))
 
     def step(self, event: Event) -> list[Effect]:

@@ -25,6 +25,7 @@ from node.core import Core
 from node.home import Home
 from node.settings import CoreSettings
 from node.transport import TransportError
+from primitives.keys import verify
 from storage.checked import CheckedReader
 from storage.database import Database
 from storage.errors import MismatchError, StorageError
@@ -171,8 +172,17 @@ async def test_a_network_that_dies_ends_the_node() -> None:
         await daemon._until_stopped(forever(), network, asyncio.Event())
 
 
-async def test_stored_batches_come_back_but_for_those_of_earlier_keys(tmp_path: Path) -> None:
+async def test_stored_batches_come_back_but_for_those_of_earlier_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[bytes] = []
+
+    def verified(key: bytes, message: bytes, signature: bytes) -> bool:
+        checked.append(message)
+        return verify(key, message, signature)
+
     good = make_batch(GENESIS, "recorder-1", 1)
+    monkeypatch.setattr("ledger.transactions.verify", verified)
     database = await Database.open(tmp_path / "node.db", GENESIS.chain_id)
     reader = CheckedReader(tmp_path / "node.db", database.recent, cached=True)
     await database.write([WriteGenesis(*genesis_state(GENESIS)), WriteBatch(good)])
@@ -188,6 +198,8 @@ async def test_stored_batches_come_back_but_for_those_of_earlier_keys(tmp_path: 
         now=0,
     )
     assert daemon._pending(core, reader) == [good]
+    # Its transactions were checked before it was stored.
+    assert checked == [good.id]
 
     await database.write([WriteBatch(make_batch(GENESIS, "stranger", 2))])
     with structlog.testing.capture_logs() as logs:

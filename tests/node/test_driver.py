@@ -174,7 +174,9 @@ class Node:
     async def run(self) -> None:
         """Start, as the daemon does."""
         genesis = self.core.genesis
-        pending = [check_raw_batch(r, rules_of(genesis)) for r in self.reader.pending_batches()]
+        rules = rules_of(genesis)
+        raws = self.reader.pending_batches()
+        pending = [check_raw_batch(raw, rules, signatures=False) for raw in raws]
         effects = self.core.start(pending, monotonic_ms(), wall_ms())
         await self.transport.start(self.driver)
         self.running = asyncio.create_task(self.driver.run(effects))
