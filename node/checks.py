@@ -54,7 +54,9 @@ class Checks:
         self._waiting_bytes: Counter[str] = Counter()
 
     def close(self) -> None:
-        """Begin no more checks, and wait for those that run: some tenths of a second at most."""
+        """Begin no more checks, and wait for those that run: about a second at most, and as long as a
+        process may take to answer if it was stopped.
+        """
         self._threads.shutdown(cancel_futures=True)
         while not self._verifiers.empty():
             self._end(self._verifiers.get())

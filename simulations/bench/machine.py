@@ -40,10 +40,12 @@ def _used(pid: int) -> Used:
     # With the time of children that have ended.
     ticks = sum(int(field) for field in _numbers(process)[11:15])
     memory = _fields(process / "status")
+    # Of a process that has ended, and whose parent has not looked yet, there is none.
+    now, peak = (int(memory.get(name, "0").split()[0]) for name in ("VmRSS", "VmHWM"))
     return Used(
         ticks / _TICKS_PER_SECOND,
-        int(memory["VmRSS"].split()[0]) * 1024,
-        int(memory["VmHWM"].split()[0]) * 1024,
+        now * 1024,
+        peak * 1024,
         int(_fields(process / "io")["write_bytes"]),
     )
 

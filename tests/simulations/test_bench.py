@@ -1,6 +1,7 @@
 """`medpact bench`: its statistics and options with small numbers, and tiny runs of daemons."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -119,6 +120,13 @@ def test_what_a_node_uses_is_counted_with_the_processes_that_it_started() -> Non
         assert one.rss_bytes > 1_000_000
         assert both.rss_bytes > 1.5 * one.rss_bytes
         assert both.rss_peak_bytes > one.rss_peak_bytes
+
+
+def test_a_process_that_has_ended_and_is_not_reaped_yet_takes_no_memory() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert used(process.pid).rss_bytes == 0
+        assert used(os.getpid()).rss_bytes > 1_000_000
 
 
 @pytest.mark.parametrize(
