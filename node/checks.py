@@ -54,8 +54,8 @@ class Checks:
         self._waiting_bytes: Counter[str] = Counter()
 
     def close(self) -> None:
-        """Begin no more checks, and wait for those that run: about a second at most, and as long as a
-        process may take to answer if it was stopped.
+        """Begin no more checks, and wait for those that run: about a second, or what a process that
+        was stopped has to answer.
         """
         self._threads.shutdown(cancel_futures=True)
         while not self._verifiers.empty():
