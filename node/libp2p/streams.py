@@ -122,9 +122,12 @@ class Stream(IMuxedStream):
                 start += size
 
     def takes(self, size: int) -> bool:
-        """Whether `size` bytes can be written without waiting."""
+        """Whether `size` bytes can be written without waiting. More than a window never can, even
+        if the peer grants more: what it does not read stays with us.
+        """
         ended = self.dead or self.we_ended
-        return not ended and self.credit >= size and not self.muxed_conn.packets.unsent_bytes
+        enough = min(self.credit, WINDOW_BYTES) >= size
+        return not ended and enough and not self.muxed_conn.packets.unsent_bytes
 
     def write_now(self, data: bytes) -> None:
         """Write what the stream `takes`; this may be called from outside trio."""

@@ -108,7 +108,7 @@ async def test_processes_are_begun_when_they_are_needed_and_end_with_the_checks(
     for _ in range(5):
         await check_many(checks)
     assert len(checks.process_ids) == 1
-    meeting = threading.Barrier(CHECK_THREADS)
+    meeting = threading.Barrier(CHECK_THREADS, timeout=20)
 
     class Meeting(list[Signed]):
         def __iter__(self) -> Iterator[Signed]:

@@ -315,6 +315,19 @@ async def test_a_peer_that_overruns_its_window_is_cut_off() -> None:
         assert node.transport.counters()["connections_broken"] >= 1
 
 
+async def test_no_more_than_a_window_is_written_at_once_whatever_the_peer_grants() -> None:
+    async def attack(intruder: Intruder, muxer: Muxer) -> None:
+        stream = await intruder.host.open(muxer.peer_id, REQUEST, b"\0\0\0\1x")
+        stream.credit = 2**31
+        assert stream.takes(WINDOW_BYTES)
+        assert not stream.takes(WINDOW_BYTES + 1)
+        stream.credit = 1
+        assert not stream.takes(2)
+
+    async with under_attack(attack):
+        pass
+
+
 async def test_what_waits_unread_is_bounded_over_all_streams() -> None:
     limits = dataclasses.replace(QUICK, buffered_bytes_max=2 * WINDOW_BYTES)
 
