@@ -4,7 +4,7 @@ For a hop that thread has to be woken, waits for the interpreter's lock after ea
 has to wake the event loop in the end. Where others want the processors too, that takes several
 times as long as a small write. So a small one is performed on the loop's own thread, which then
 stands still for as long as a short turn of the core takes it; and none is where the disk needs
-longer than that (docs/adr/0024).
+longer than that (docs/adr/0025).
 """
 
 from collections.abc import Iterable

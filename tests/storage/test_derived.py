@@ -206,13 +206,6 @@ async def test_a_block_cannot_be_left_out(tmp_path: Path) -> None:
         recent.take(ledger.decide([ledger.batch()]))
 
 
-def test_a_step_is_closed_once() -> None:
-    recent = Recent(-1)
-    recent.close_step()
-    with pytest.raises(RuntimeError, match="while another is being written"):
-        recent.close_step()
-
-
 def test_work_of_a_step_is_a_statement_for_thousands_of_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -687,16 +680,3 @@ async def test_verify_counts_what_the_file_may_lack(tmp_path: Path, short_steps:
         assert database.derived_height == 3
         last = list(verify_chain(path, ledger.genesis))[-1]
         assert (last.height, last.transactions, last.complete) == (4, 8, True)
-
-
-def test_what_a_block_changed_may_be_asked_by_chain() -> None:
-    ledger = Ledger()
-    recent = Recent(-1)
-    recent.take(ledger.begin())
-    write = ledger.decide([ledger.batch()])
-    assert isinstance(write, WriteBlock)
-    recent.take(write)
-    block = recent.blocks()[-1]
-    assert all(block.touches(chain) for chain in write.chains)
-    assert not block.touches(bytes(32))
-    assert not block.touches(b"\xff" * 32)
