@@ -3,8 +3,8 @@
 For a hop that thread has to be woken, waits for the interpreter's lock after each statement, and
 has to wake the event loop in the end. Where others want the processors too, that takes several
 times as long as a small write. So a small one is performed on the loop's own thread, which then
-stands still for as long as a short turn of the core takes it; and none is where the disk needs
-longer than that (docs/adr/0025).
+stands still for it, for no longer than a turn of the core may take; and none is where the disk
+needs longer (docs/adr/0025).
 """
 
 from collections.abc import Iterable
@@ -14,8 +14,8 @@ from ledger.store import Write, WriteBatch, WriteBlock
 
 SMALL_BYTES_MAX: Final = 128 * 1024
 """Of the batches in a write that is small: some 0.5 ms of the processor."""
-STILL_SECONDS_MAX: Final = 0.005
-"""What a commit may usually take where the loop waits for it."""
+STILL_SECONDS_MAX: Final = 0.010
+"""What a commit may usually take where the loop waits for it: as much as a turn of the core."""
 _WEIGHT: Final = 1 / 8
 """Of the last commit in what they usually take."""
 
