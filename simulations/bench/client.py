@@ -9,8 +9,8 @@ something to be done and is answered, perhaps after documents {"second": ...} th
 Transactions are signed before the clock starts and submitted through all nodes of the plan in turn,
 many in one call. What is final is seen at one further node: a call waits there for the oldest
 transaction of each submitter, and when it returns the blocks up to that node's head are read. A
-latency runs from the moment when a transaction was due to be sent to the moment when its block has
-been read at the other node.
+latency runs from the moment when a transaction was due to be sent to the moment when a call that
+waited at the other node was answered with a head at or above its block.
 """
 
 import asyncio

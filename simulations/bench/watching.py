@@ -103,13 +103,14 @@ class Watch:
                 await of.submitted.wait()
                 continue
             answer = await self._node.call("transaction_wait", ids=[oldest], timeout_ms=WAIT_MS)
+            # All blocks up to its head are final there; they are read to learn what they hold.
+            seen = time.monotonic()
             async with self._turn:
                 while self._height < answer["height"]:
                     self._height += 1
-                    self._take(await self._node.call("block_get", height=self._height))
+                    self._take(await self._node.call("block_get", height=self._height), seen)
 
-    def _take(self, block: Any) -> None:
-        seen = time.monotonic()
+    def _take(self, block: Any, seen: float) -> None:
         count = 0
         for transaction in block["transactions"]:
             for each in self._submitters:
