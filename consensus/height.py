@@ -142,6 +142,11 @@ class HeightState:
         self._block_wanted = False
         self._wake(now)
 
+    @property
+    def heeds_work(self) -> bool:
+        """Whether `take_pending` would change anything."""
+        return self._block_wanted or not self._pacing.awake
+
     def suspect(self, now: int) -> None:
         """Leave another's view before its time is over (docs/ARCHITECTURE.md section 5)."""
         self._wake(now)
@@ -323,8 +328,8 @@ class HeightState:
             self._pacing.time_view(self.view, now)
         # After a round of turns all views get their time: nobody runs through them at full speed.
         needed = self.view < len(self.committee.roster) and not self._is_proposed
-        primary = self.committee.primary(self.height, self.view)
-        self._pacing.await_primary(primary if needed and not self._is_primary else None)
+        primary = self.committee.primary(self.height, self.view) if needed else self._identity.id
+        self._pacing.await_primary(None if primary == self._identity.id else primary)
 
     def _propose(self, now: int) -> None:
         """OSDI'99 sections 4.2 and 4.4: the primary's fresh block, or the one it must repeat."""

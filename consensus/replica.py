@@ -161,6 +161,11 @@ class Replica:
         """Whether this height has a reason to be decided, as far as we know."""
         return self._pacing.awake
 
+    @property
+    def heeds_work(self) -> bool:
+        """Whether Pending would change anything now: the height rests, or waits for a block."""
+        return self._state.heeds_work
+
     def view_over_since(self, now: int) -> int | None:
         """If the view's time is over, since when it ran; None otherwise, and where more than f
         voters of every group are busy with this height: they know of work, whatever we know.
@@ -260,6 +265,8 @@ class Replica:
     def _speak_out(self) -> None:
         """Accuse whoever has contradicted itself, and pass on what others may contradict."""
         for witness in self._witnesses:
+            if not witness.has_found:
+                continue
             self._effects += [Accuse(evidence) for evidence in witness.take_evidence()]
             self._effects += [Blame(peer, "testimony_false") for peer in witness.take_forgers()]
             for signer, statement in witness.take_testimony():

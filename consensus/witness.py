@@ -89,6 +89,11 @@ class Witness:
         heard.append((signer, statement))
         return True
 
+    @property
+    def has_found(self) -> bool:
+        """Whether there is something to be taken by the three methods below."""
+        return bool(self._evidence or self._forgers or self._testimony)
+
     def take_evidence(self) -> list[Evidence]:
         """Return the contradictions found since the last call, one for each voter."""
         found, self._evidence = self._evidence, []

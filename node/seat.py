@@ -113,7 +113,8 @@ class Seat:
         if self._oldest is None and not self._heartbeat_is_due:
             return
         self._busy_at = self._outbox.now
-        if self.replica is not None and self._chain.writing is None:
+        heeds = self.replica is not None and self.replica.heeds_work
+        if heeds and self._chain.writing is None:
             self.drive(consensus_events.Pending())
 
     def expire(self) -> None:

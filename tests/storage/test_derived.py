@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import storage.database
 import storage.derived
-import storage.hops
 import storage.recent
 from ledger.store import StateChanges, WriteBlock, WriteGenesis
 from storage.checked import CheckedReader
@@ -240,7 +238,7 @@ def test_a_step_leaves_time_to_others_until_there_is_a_hurry(
 
 def rests(monkeypatch: pytest.MonkeyPatch, height: int) -> asyncio.Event:
     """Let databases rest after a moment; set once a step that ends at `height` has been tried."""
-    monkeypatch.setattr(storage.database, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("storage.database.IDLE_SECONDS", 0.01)
     tried, original = asyncio.Event(), Database._write_step
 
     async def write_step(self: Database, step: Step) -> None:
@@ -613,7 +611,7 @@ async def test_a_close_waits_for_a_write_whose_caller_was_cancelled(
     database = await Database.open(path, ledger.chain_id)
     await fill(database, ledger, 1)
     monkeypatch.setattr(Step, "take", take)
-    monkeypatch.setattr(storage.hops, "SMALL_BYTES_MAX", -1)
+    monkeypatch.setattr("storage.hops.SMALL_BYTES_MAX", -1)
     writing = asyncio.create_task(database.write([ledger.decide([ledger.batch()])]))
     await asyncio.to_thread(taking.wait)
     writing.cancel()
