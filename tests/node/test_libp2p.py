@@ -1,6 +1,7 @@
 """The transport over real connections: what it promises, and what a peer may try."""
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -11,7 +12,9 @@ import sys
 
 import pytest
 import trio
+from libp2p.stream_muxer.exceptions import MuxedStreamError
 
+from node.framing import encode_messages
 from node.libp2p import Libp2pTransport
 from node.libp2p.guest import Guest
 from node.transport import Member, PeerUnreachable, TransportError, TransportLimits
@@ -170,6 +173,30 @@ async def test_a_frozen_peer_is_noticed() -> None:
         assert await Intruder(B).run(freeze)
         await a.heard.until(lambda heard: heard.links == [("+", B), ("-", B)])
         assert a.transport.counters()["timeouts"] >= 1
+
+
+async def test_a_peer_that_speaks_and_takes_nothing_is_noticed() -> None:
+    limits = dataclasses.replace(QUICK, heartbeat_ms=100, heartbeat_timeout_ms=1_000)
+    members = [member(A), member(B)]
+
+    async def speak(intruder: Intruder) -> None:
+        intruder.welcome()
+        muxer = await intruder.dial(members[0])
+        stream = await intruder.link(muxer)
+        with contextlib.suppress(MuxedStreamError):
+            while not muxer.is_closed:
+                await stream.write(encode_messages([]))
+                await trio.sleep(limits.heartbeat_ms / 1_000)
+
+    async with Node(members[0], members, limits) as a:
+        speaking = asyncio.ensure_future(Intruder(B).run(speak))
+        await a.heard.linked(B)
+        # More than its window.
+        for _ in range(3):
+            assert a.transport.send(B, bytes(500 * KIB))
+        await a.heard.until(lambda heard: heard.links == [("+", B), ("-", B)])
+        assert a.transport.counters()["timeouts"] >= 1
+        await speaking
 
 
 async def test_a_slow_network_is_not_taken_for_a_frozen_peer() -> None:
