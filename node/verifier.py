@@ -91,6 +91,9 @@ def _begin() -> tuple[socket.socket, subprocess.Popen[bytes]]:
     places = os.pathsep.join(place for place in sys.path if place)
     ours, theirs = socket.socketpair()
     with theirs:
+        # It inherits what this thread blocks, and so never sees what is sent to all processes of a
+        # terminal or service at once: the node still needs it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         # Its standard streams are none of ours: what a site's start-up code prints is no verdict.
         try:
             process = subprocess.Popen(
@@ -103,6 +106,8 @@ def _begin() -> tuple[socket.socket, subprocess.Popen[bytes]]:
         except BaseException:
             ours.close()
             raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return ours, process
 
 
@@ -118,9 +123,6 @@ def serve(requests: BinaryIO, answer: Callable[[bytes], object]) -> None:
 
 def main() -> None:
     """Serve on the socket whose number is the argument."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Sent to all processes of a terminal or service at once: the node still needs this one.
-        signal.signal(number, signal.SIG_IGN)
     with (
         contextlib.suppress(BrokenPipeError, ConnectionResetError),
         socket.socket(fileno=int(sys.argv[1])) as node,
