@@ -39,7 +39,7 @@ from ledger.state import (
 )
 from ledger.store import LedgerReader, StateChanges, StateReader, WriteBlock
 from ledger.transactions import BatchBody, CheckedBatch, CheckedTransaction, read_batch
-from ledger.trie import update
+from ledger.trie import foresee, update
 from primitives.block import HEADER_VERSION, Block, BlockHeader
 from primitives.codec import CodecError, Digest, decode, encode, encode_each
 from primitives.institution import Institution
@@ -120,7 +120,9 @@ def execute_block(
     situation = partial(Situation, genesis, height, time_ms, committee, member_ids)
 
     transactions = [transaction for batch in batches for transaction in batch.transactions]
-    overlay.foresee(keys_asked(transactions, member_ids))
+    asked = keys_asked(transactions, member_ids)
+    foreseen = foresee(state, asked)
+    overlay.foresee(asked, foreseen.present)
     height_max = height + genesis.limits.replay_window_blocks
     receipts, executed, done = _run(
         height, time_ms, transactions, member_ids, situation, overlay, replay, height_max
@@ -133,7 +135,7 @@ def execute_block(
     next_committee = settle(height, view, proposer, committee, overlay, genesis)
     heads = _advanced_heads(height, time_ms, roots, hashes, overlay)
     batch_ids = tuple(batch.id for batch in batches)
-    changes = update(state, overlay.written(but=heads) | heads)
+    changes = update(state, overlay.written(but=heads) | heads, foreseen)
     header = BlockHeader(
         version=HEADER_VERSION,
         chain_id=genesis.chain_id,

@@ -12,7 +12,7 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 
 from ledger.operations import GRANT_RECORDS_MAX, InstitutionParty, Labels, Party, PersonParty
-from ledger.store import StateReader
+from ledger.store import StateChanges, StateReader
 from primitives.codec import (
     Canonical,
     CodecError,
@@ -203,6 +203,42 @@ class EmptyState:
         """Return None."""
         return None
 
+    def nodes_at(self, paths: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """Return nothing."""
+        return {}
+
+
+class StateInMemory:
+    """A state map in two dictionaries."""
+
+    values: dict[bytes, bytes]
+    nodes: dict[bytes, bytes]
+
+    def __init__(self) -> None:
+        self.values = {}
+        self.nodes = {}
+
+    def take(self, changes: StateChanges) -> None:
+        """Go on to the next state."""
+        self.values.update(changes.values)
+        self.nodes.update(changes.nodes)
+
+    def value(self, key: bytes) -> bytes | None:
+        """Return the canonical value bytes under a key, or None."""
+        return self.values.get(key)
+
+    def held(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """Return what those of `keys` hold that hold anything."""
+        return {key: self.values[key] for key in keys if key in self.values}
+
+    def node(self, path: bytes) -> bytes | None:
+        """Return the encoded trie node at a path, or None."""
+        return self.nodes.get(path)
+
+    def nodes_at(self, paths: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """Return the nodes at those of `paths` that have one."""
+        return {path: self.nodes[path] for path in paths if path in self.nodes}
+
 
 _UNKNOWN: Final = new_chain(Member(""))
 """Stands for what an overlay has not read yet."""
@@ -233,14 +269,21 @@ class Overlay:
         held.update((key, encode(self._written[key])) for key in keys if key in self._written)
         return held
 
-    def foresee(self, keys: Sequence[bytes]) -> None:
-        """Read from below in one go what is about to be read here; once, before anything is."""
-        self._foreseen = self._base.held(keys)
+    def foresee(self, keys: Sequence[bytes], present: Sequence[bytes]) -> None:
+        """Read from below in one go what is about to be read here; once, before anything is.
+
+        Below holds none of `keys` but those that are in `present`, if these.
+        """
+        self._foreseen = self._base.held(present)
         self._known.update(dict.fromkeys(key for key in keys if key not in self._foreseen))
 
     def node(self, path: bytes) -> bytes | None:
         """Return the trie node below: writes reach the trie only when a block is complete."""
         return self._base.node(path)
+
+    def nodes_at(self, paths: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """Return the trie nodes below."""
+        return self._base.nodes_at(paths)
 
     def read(self, key: bytes, kind: type[T]) -> T | None:
         """Return the value under `key`, a `kind` or None."""

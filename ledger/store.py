@@ -32,6 +32,10 @@ class StateReader(Protocol):
         """The encoded trie node at a path of nibbles (one byte each), or None."""
         ...
 
+    def nodes_at(self, paths: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """The nodes at those of `paths` that have one: many cost less than one by one."""
+        ...
+
 
 class LedgerReader(StateReader, Protocol):
     """Everything that a node reads back from its own disk."""

@@ -20,6 +20,7 @@ branches from the root down, which serves inclusion and absence alike (docs/prot
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from operator import add
 from typing import Annotated, Final
 
@@ -38,6 +39,16 @@ _EMPTY_BRANCH: Final = bytes(4)
 _LEAF_BYTES: Final = 2 * DIGEST_BYTES
 _NIBBLES: Final = bytes(int(chr(c), 16) if chr(c) in "0123456789abcdef" else 0 for c in range(256))
 
+FORESEEN_MIN: Final = 32
+"""Fewer keys are not looked for together."""
+FORESEEN_DEPTH_MIN: Final = 3
+"""Nor are keys of a map whose keys end higher up: it has few nodes, and is soon read one by one."""
+DEPTHS_TRIED: Final = 8
+"""Keys by which it is found out how far down the keys of a map end."""
+
+Branch = tuple[bytes, int, int]
+"""Its bytes, and its bitmaps: which slots are used, and which of them are leaves."""
+
 _NIBBLE: Final = tuple(bytes([nibble]) for nibble in range(16))
 _BIT: Final = tuple(1 << nibble for nibble in range(16))
 _BELOW: Final = tuple(bit - 1 for bit in _BIT)
@@ -45,6 +56,21 @@ _BELOW: Final = tuple(bit - 1 for bit in _BIT)
 
 class ProofError(ValueError):
     """A proof that does not hold; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What keys meet in one state map."""
+
+    present: Sequence[bytes]
+    """Those that the map holds, and those of which that was not found out."""
+    hashes: Mapping[bytes, bytes]
+    """Of keys."""
+    branches: Mapping[bytes, Branch]
+    """Some of those on the keys' ways, by path."""
+
+
+NOTHING_FORESEEN: Final = Foreseen((), {}, {})
 
 
 class MapProof(Canonical, frozen=True):
@@ -64,15 +90,74 @@ EMPTY_STATE_ROOT: Final = _branch_hash(_EMPTY_BRANCH)
 """The root of a map without keys."""
 
 
-def update(reader: StateReader, values: Mapping[bytes, bytes]) -> StateChanges:
+def foresee(reader: StateReader, keys: Sequence[bytes]) -> Foreseen:
+    """Go down the map of `reader` with all `keys` together, reading each level in one go.
+
+    So whether the map holds a key is known before its value is read: most that a block asks for
+    are new. `update` needs the same branches. Raises StateError for one that is malformed.
+    """
+    if len(keys) < FORESEEN_MIN:
+        return Foreseen(keys, {}, {})
+    names = list(dict.fromkeys(keys))
+    hashes = dict(zip(names, digests("state-key", names), strict=True))
+    nibbles = _nibbles(b"".join(hashes.values()))
+    paths = [nibbles[start : start + DEPTH_MAX] for start in range(0, len(nibbles), DEPTH_MAX)]
+    key_of = dict(zip(paths, names, strict=True))
+    present: list[bytes] = []
+    branches: dict[bytes, Branch] = {}
+    # Of the levels above there are few branches, which all keys share.
+    depth = min(_depth(reader, path) for path in paths[:DEPTHS_TRIED])
+    if depth < FORESEEN_DEPTH_MIN:
+        return Foreseen(keys, hashes, {})
+    while paths and depth < DEPTH_MAX:
+        read = reader.nodes_at([path[:depth] for path in paths])
+        level = {path: _parsed(branch, path) for path, branch in read.items()}
+        branches |= level
+        lower = []
+        for path in paths:
+            found = level.get(path[:depth])
+            if found is None:
+                # It ends above this level; or the branch is lost, which `update` finds.
+                present.append(key_of[path])
+                continue
+            branch, used, leaf = found
+            nibble = path[depth]
+            bit = _BIT[nibble]
+            if leaf & bit:
+                key = key_of[path]
+                if branch.startswith(hashes[key], _place(used, leaf, _BELOW[nibble])):
+                    present.append(key)
+            elif used & bit:
+                lower.append(path)
+        paths = lower
+        depth += 1
+    return Foreseen(present, hashes, branches)
+
+
+def _depth(reader: StateReader, path: bytes) -> int:
+    """Return the depth of the last branch on the way along `path`."""
+    for depth in range(DEPTH_MAX):
+        _, used, leaf = _read(reader.node, path[:depth])
+        if not used & ~leaf & _BIT[path[depth]]:
+            return depth
+    return DEPTH_MAX
+
+
+def update(
+    reader: StateReader, values: Mapping[bytes, bytes], foreseen: Foreseen = NOTHING_FORESEEN
+) -> StateChanges:
     """Return what changes when `values` are set in the map of `reader`, and the new root.
 
-    All keys go down together, so that a branch which they share is read, hashed and written once.
-    Measured with others on the machine: 4 us a key in a map of 20,000 keys.
+    All keys go down together, so that a branch which they share is read, hashed and written once;
+    what was `foreseen` in this map is neither read nor hashed again. Measured with others on the
+    machine: 4 us a key in a map of 20,000 keys.
     """
-    key_hashes = digests("state-key", values)
+    others = [key for key in values if key not in foreseen.hashes]
+    hashes = dict(zip(others, digests("state-key", others), strict=True))
+    hashes.update(foreseen.hashes)
+    key_hashes = map(hashes.__getitem__, values)
     leaves = sorted(map(add, key_hashes, digests("state-value", values.values())))
-    step = _Step(reader, leaves)
+    step = _Step(reader, leaves, foreseen.branches)
     root = step.write(b"", 0, len(leaves))
     return StateChanges(values=values, nodes=step.nodes, root=root)
 
@@ -121,9 +206,13 @@ def _stored_branch(reader: StateReader, path: bytes) -> bytes:
     return _read(reader.node, path)[0]
 
 
-def _read(node: Callable[[bytes], bytes | None], path: bytes) -> tuple[bytes, int, int]:
-    """Return the stored branch at `path` and its bitmaps. Raises StateError."""
-    branch = node(path)
+def _read(node: Callable[[bytes], bytes | None], path: bytes) -> Branch:
+    """Return the stored branch at `path`. Raises StateError."""
+    return _parsed(node(path), path)
+
+
+def _parsed(branch: bytes | None, path: bytes) -> Branch:
+    """Return what was stored at `path`, None for nothing, as a branch. Raises StateError."""
     if branch is None:
         if path:
             raise StateError(f"The state map has lost its branch at {path.hex()}.")
@@ -149,6 +238,11 @@ def _bitmaps(branch: bytes) -> tuple[int, int]:
     return used, leaf
 
 
+def _place(used: int, leaf: int, below: int) -> int:
+    """Return where the slot begins in a branch that has the bits `below` before it."""
+    return 4 + DIGEST_BYTES * ((used & below).bit_count() + (leaf & below).bit_count())
+
+
 def _slot(branch: bytes, nibble: int) -> bytes:
     """Return what slot `nibble` of `branch` holds: nothing, 64 bytes of a leaf, or a hash."""
     try:
@@ -170,10 +264,13 @@ class _Step:
     `write` does.
     """
 
-    __slots__ = ("_begun", "_leaves", "_nibbles", "_node", "nodes")
+    __slots__ = ("_begun", "_foreseen", "_leaves", "_nibbles", "_node", "nodes")
 
-    def __init__(self, reader: StateReader, leaves: list[bytes]) -> None:
+    def __init__(
+        self, reader: StateReader, leaves: list[bytes], branches: Mapping[bytes, Branch]
+    ) -> None:
         self._node = reader.node
+        self._foreseen = branches
         self._leaves = leaves
         self._nibbles = _nibbles(b"".join([leaf[:DIGEST_BYTES] for leaf in leaves]))
         self._begun = midstate("state-branch").copy
@@ -184,7 +281,7 @@ class _Step:
 
         Returns its new hash.
         """
-        branch, used, leaf = _read(self._node, path)
+        branch, used, leaf = self._foreseen.get(path) or _read(self._node, path)
         later_used, later_leaf = used, leaf
         column = self._nibbles[DEPTH_MAX * first + len(path) : DEPTH_MAX * last : DEPTH_MAX]
         parts = [b""]
@@ -231,7 +328,7 @@ class _Step:
         depth = len(path)
         above = []
         while True:
-            branch, used, leaf = _read(self._node, path)
+            branch, used, leaf = self._foreseen.get(path) or _read(self._node, path)
             nibble = slot[depth >> 1] & 15 if depth & 1 else slot[depth >> 1] >> 4
             bit, below = _BIT[nibble], _BELOW[nibble]
             at = 4 + 32 * ((used & below).bit_count() + (leaf & below).bit_count())

@@ -5,23 +5,23 @@ daemon's database keeps: a block drops promises and undecided proposals up to it
 undecided batches that no later block may list.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Self, assert_never
 
 from consensus.events import Persist
 from consensus.messages import Decision
 from ledger.receipts import Receipt
+from ledger.state import StateInMemory
 from ledger.store import StateChanges, Write, WriteBatch, WriteBlock, WriteGenesis, WritePromise
 from ledger.transactions import CheckedBatch
 from primitives.block import Block, BlockHeader
 
 
-class MemoryStore:
+class MemoryStore(StateInMemory):
     """Implements ledger.store.LedgerReader."""
 
     def __init__(self) -> None:
-        self.values: dict[bytes, bytes] = {}
-        self.nodes: dict[bytes, bytes] = {}
+        super().__init__()
         self._headers: list[BlockHeader] = []
         self._heights: dict[bytes, int] = {}
         self._decisions: dict[int, Decision] = {}
@@ -67,8 +67,7 @@ class MemoryStore:
             raise ValueError(f"block {header.height} does not follow the head")
         self._headers.append(header)
         self._heights[header.hash()] = header.height
-        self.values.update(changes.values)
-        self.nodes.update(changes.nodes)
+        self.take(changes)
 
     def _keep_batch(self, batch: CheckedBatch) -> None:
         if batch.id not in self._batches:
@@ -99,18 +98,6 @@ class MemoryStore:
             del self._undecided[batch_id], self._batches[batch_id]
 
     # ---- reading ---------------------------------------------------------------------------------
-
-    def value(self, key: bytes) -> bytes | None:
-        """The value under a key of the state map."""
-        return self.values.get(key)
-
-    def held(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
-        """What those of `keys` hold that hold anything."""
-        return {key: self.values[key] for key in keys if key in self.values}
-
-    def node(self, path: bytes) -> bytes | None:
-        """A node of the state trie."""
-        return self.nodes.get(path)
 
     def head_height(self) -> int | None:
         """Height of the newest applied block."""

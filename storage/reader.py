@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from consensus.events import Persist
 from consensus.messages import Certificate, Decision, Signed
@@ -29,7 +29,7 @@ from storage import schema
 from storage.cache import UNKNOWN, Cache, NodeCache
 from storage.derived import VERSION
 from storage.errors import DamagedError, StorageError, derived_path, explain
-from storage.many import KEYS_ASKED_MIN, SEQUENCES_OF, VALUES_OF, questions, take_known
+from storage.many import KEYS_ASKED_MIN, NODES_OF, SEQUENCES_OF, VALUES_OF, known, questions
 from storage.places import NIBBLES_MAX, place
 from storage.queries import UNREADABLE, Queries
 from storage.recent import NOTHING, Recent, Step, View
@@ -184,17 +184,12 @@ class SqliteReader(Queries):
         """
         if not self._cached or len(keys) < KEYS_ASKED_MIN:
             return {key: held for key in keys if (held := self.value(key)) is not None}
-        left: dict[bytes, None] = dict.fromkeys(keys)
-        found: dict[bytes, bytes] = {}
-        for known in (*self._values.parts(), *(step.values for step in self._steps())):
-            found.update(take_known(left, known))
+        memories = (*self._values.parts(), *(step.values for step in self._steps()))
+        found, left = known(keys, memories)
         stored: dict[bytes, bytes] = {}
-        for asked in questions(list(left)):
-            stored.update(self.rows(VALUES_OF, *asked))
-        if not all(isinstance(held, bytes) for held in stored.values()):
-            raise DamagedError(derived_path(self._path), UNREADABLE)
-        self._values.put_all(stored)
-        return found | stored
+        for asked in questions(left):
+            stored.update(self._state_rows(VALUES_OF, asked))
+        return found | self._kept(self._values, stored)
 
     def node(self, path: bytes) -> bytes | None:
         """Return the encoded trie node at a path of nibbles (one byte each), or None."""
@@ -205,6 +200,30 @@ class SqliteReader(Queries):
             found = self._node(path)
             self._nodes.put(path, found)
         return found
+
+    def nodes_at(self, paths: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """Return the nodes at those of `paths` that have one; a cached reader reads them together.
+
+        See storage/many.py.
+        """
+        if not self._cached or len(paths) < KEYS_ASKED_MIN:
+            return {path: node for path in paths if (node := self.node(path)) is not None}
+        memories = (*self._nodes.parts(), *(step.nodes for step in self._steps()))
+        found, left = known(paths, memories)
+        places = {place(path): path for path in left if len(path) <= NIBBLES_MAX}
+        stored: dict[bytes, bytes] = {}
+        for asked in questions(list(places)):
+            stored.update((places[at], node) for at, node in self._state_rows(NODES_OF, asked))
+        deep = [path for path in left if len(path) > NIBBLES_MAX]
+        found.update((path, node) for path in deep if (node := self.node(path)) is not None)
+        return found | self._kept(self._nodes, stored)
+
+    def _kept(self, memory: Cache, stored: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        """Remember what many rows of the derived file hold. Raises DamagedError."""
+        if not all(isinstance(held, bytes) for held in stored.values()):
+            raise DamagedError(derived_path(self._path), UNREADABLE)
+        memory.put_all(stored)
+        return stored
 
     def _steps(self) -> tuple[Step, ...]:
         """The steps in memory, the newer first, that a read outside of a snapshot looks at."""
@@ -235,9 +254,16 @@ class SqliteReader(Queries):
         return self._state_blob("SELECT node FROM derived.deep_node WHERE path = ?", path)
 
     def _state_blob(self, sql: str, parameter: bytes | int) -> bytes | None:
+        self._begin_shared()
+        return self._blob(sql, parameter)
+
+    def _state_rows(self, sql: str, parameters: Sequence[bytes | int]) -> list[Any]:
+        self._begin_shared()
+        return self.rows(sql, *parameters)
+
+    def _begin_shared(self) -> None:
         if self._shares and not self._connection.in_transaction:
             self._row("BEGIN")
-        return self._blob(sql, parameter)
 
     # ---- blocks ----------------------------------------------------------------------------------
 

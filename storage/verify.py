@@ -33,7 +33,7 @@ from ledger.committee import committee_at
 from ledger.execution import BlockError, ExecutedBlock, check_block, payload_batches
 from ledger.genesis import Genesis, genesis_state
 from ledger.replay import ReplayWindow
-from ledger.state import MEMBERS_KEY, members
+from ledger.state import MEMBERS_KEY, StateInMemory, members
 from ledger.store import StateChanges
 from ledger.transactions import (
     BatchError,
@@ -96,25 +96,8 @@ class _Ahead:
     """What there was before it."""
 
 
-class _Memory:
+class _Memory(StateInMemory):
     """The state as execution makes it."""
-
-    def __init__(self) -> None:
-        self.values: dict[bytes, bytes] = {}
-        self.nodes: dict[bytes, bytes] = {}
-
-    def value(self, key: bytes) -> bytes | None:
-        return self.values.get(key)
-
-    def held(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
-        return {key: self.values[key] for key in keys if key in self.values}
-
-    def node(self, path: bytes) -> bytes | None:
-        return self.nodes.get(path)
-
-    def take(self, changes: StateChanges) -> None:
-        self.values.update(changes.values)
-        self.nodes.update(changes.nodes)
 
     def take_back(self, block: _Ahead) -> None:
         for held, before in ((self.values, block.values), (self.nodes, block.nodes)):

@@ -119,7 +119,7 @@ def test_each_value_is_read_from_below_once(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_is_foreseen_is_read_together_and_then_not_again() -> None:
     class Held(EmptyState):
         def held(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
-            assert keys == [b"there", b"absent"]
+            assert keys == [b"there", b"perhaps"]
             return {b"there": encode(HEAD)}
 
         def value(self, key: bytes) -> bytes | None:
@@ -127,9 +127,10 @@ def test_what_is_foreseen_is_read_together_and_then_not_again() -> None:
             return None
 
     block = Overlay(Held())
-    block.foresee([b"there", b"absent"])
+    block.foresee([b"there", b"absent", b"perhaps"], [b"there", b"perhaps"])
     for reader in (Attempt(block), block):
         assert reader.read(b"there", ChainHead) == HEAD
+        assert reader.read(b"perhaps", ChainHead) is None
         assert reader.read(b"absent", ChainHead) is None
         assert reader.read(b"else", ChainHead) is None
 
@@ -146,6 +147,14 @@ def test_an_overlay_tells_what_many_keys_hold() -> None:
     expected = {b"below": encode(HEAD), b"both": above, b"above": above}
     assert overlay.held([b"below", b"both", b"above", b"absent"]) == expected
     assert EmptyState().held([b"below"]) == {}
+
+
+def test_many_nodes_are_those_below() -> None:
+    base = MemoryStore()
+    base.nodes[b""] = base.nodes[b"\1"] = b"node"
+    expected = {b"": b"node", b"\1": b"node"}
+    assert Overlay(base).nodes_at([b"", b"\1", b"\2"]) == expected
+    assert EmptyState().nodes_at([b""]) == {}
 
 
 def test_values_are_read_from_any_reader() -> None:

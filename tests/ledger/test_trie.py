@@ -13,6 +13,7 @@ from ledger.trie import (
     MapProof,
     ProofError,
     check_value,
+    foresee,
     prove_value,
     update,
 )
@@ -115,6 +116,55 @@ def test_long_common_prefixes() -> None:
     check()
 
 
+@pytest.fixture
+def always_foreseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few keys in a small map are looked for together as well."""
+    monkeypatch.setattr(ledger.trie, "FORESEEN_MIN", 1)
+    monkeypatch.setattr(ledger.trie, "FORESEEN_DEPTH_MIN", 0)
+
+
+def check_foreseen(content: Content, asked: list[bytes], later: Content) -> None:
+    store, _ = stored(content)
+    foreseen = foresee(store, asked)
+    # A key that is there is never taken for absent.
+    assert [key for key in asked if key in content and key not in foreseen.present] == []
+    assert update(store, later, foreseen) == update(store, later)
+
+
+@pytest.mark.usefixtures("always_foreseen")
+def test_what_is_foreseen_changes_nothing() -> None:
+    @given(contents, st.lists(st.binary(max_size=8), max_size=60), contents)
+    def check(content: Content, others: list[bytes], later: Content) -> None:
+        check_foreseen(content, [*list(content)[::2], *others, *list(later)[::2], *others], later)
+
+    check()
+
+
+@pytest.mark.usefixtures("shallow_keys", "always_foreseen")
+def test_what_is_foreseen_far_down_changes_nothing() -> None:
+    close = st.dictionaries(close_keys, st.binary(max_size=2), max_size=20)
+    deepest = {bytes(31) + b"\x00": b"deep", bytes(31) + b"\x01": b"deep"}
+
+    @given(close, close)
+    def check(content: Content, later: Content) -> None:
+        check_foreseen(content | deepest, [*later, *content, *deepest], later)
+
+    check()
+
+
+def test_new_keys_are_known_to_be_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger.trie, "FORESEEN_DEPTH_MIN", 0)
+    store, _ = stored({b"%d" % number: b"" for number in range(3_000)})
+    new = [b"new %d" % number for number in range(500)]
+    assert foresee(store, new).present == []
+    some = [b"%d" % number for number in range(0, 3_000, 7)]
+    assert sorted(foresee(store, [*some, *new]).present) == sorted(some)
+    # So few, or a map with so few nodes, are not worth it.
+    assert foresee(store, new[:9]).present == new[:9]
+    monkeypatch.undo()
+    assert foresee(store, new).present == new
+
+
 def test_unchanged_branches_are_not_written() -> None:
     content = {b"%d" % number: b"" for number in range(1_000)}
     store, root = stored(content)
@@ -203,6 +253,22 @@ def test_a_lost_branch_stops_loudly() -> None:
         prove_value(store, key)
     with pytest.raises(StateError, match="lost its branch"):
         update(store, {key: b"new"})
+
+
+@pytest.mark.usefixtures("always_foreseen")
+def test_a_branch_that_is_lost_or_malformed_stops_whoever_looks_for_many() -> None:
+    content = {b"%d" % number: b"v" for number in range(3_000)}
+    store, _ = stored(content)
+    lost = max(store.nodes, key=len)
+    whole = store.nodes.pop(lost)
+    foreseen = foresee(store, list(content))
+    # What lies below is asked for by its key, and never taken for absent.
+    assert sorted(foreseen.present) == sorted(content)
+    with pytest.raises(StateError, match=f"lost its branch at {lost.hex()}"):
+        update(store, content, foreseen)
+    store.nodes[lost] = whole[:-1]
+    with pytest.raises(StateError, match=f"at {lost.hex()} is malformed"):
+        foresee(store, list(content))
 
 
 @pytest.mark.parametrize("branch", [b"", b"\x00\x01\x00\x00", b"\x00\x00\x00\x01" + bytes(64)])

@@ -1,7 +1,7 @@
 """A ledger in memory for tests: institutions, a store of dictionaries, certified blocks."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import count
 
 from consensus.certificates import assemble
@@ -23,7 +23,7 @@ from ledger.operations import (
 )
 from ledger.receipts import Receipt, ReceiptCode
 from ledger.replay import ReplayWindow
-from ledger.state import grant_id, person_id, record_id
+from ledger.state import StateInMemory, grant_id, person_id, record_id
 from ledger.store import Write, WriteBatch, WriteBlock, WriteGenesis, WritePromise
 from ledger.transactions import (
     CheckedBatch,
@@ -72,12 +72,11 @@ def consortium(recorders: int = 4, auditors: int = 3, observers: int = 1) -> lis
     return [institution(id, number) for number, id in enumerate(ids)]
 
 
-class MemoryStore:
+class MemoryStore(StateInMemory):
     """A LedgerReader over dictionaries, which performs writes as they come."""
 
     def __init__(self) -> None:
-        self.values: dict[bytes, bytes] = {}
-        self.nodes: dict[bytes, bytes] = {}
+        super().__init__()
         self.headers: list[BlockHeader] = []
         self.blocks: dict[int, WriteBlock] = {}
         self.batches: dict[bytes, bytes] = {}
@@ -98,17 +97,7 @@ class MemoryStore:
                     self.positions[id] = (header.height, index)
             case WriteBatch() | WritePromise():
                 raise NotImplementedError
-        self.values.update(changes.values)
-        self.nodes.update(changes.nodes)
-
-    def value(self, key: bytes) -> bytes | None:
-        return self.values.get(key)
-
-    def held(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
-        return {key: self.values[key] for key in keys if key in self.values}
-
-    def node(self, path: bytes) -> bytes | None:
-        return self.nodes.get(path)
+        self.take(changes)
 
     def head_height(self) -> int | None:
         return len(self.headers) - 1 if self.headers else None

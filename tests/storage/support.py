@@ -1,7 +1,7 @@
 """A small real ledger, block by block, and a model of the store in dictionaries."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from consensus.certificates import assemble
@@ -25,7 +25,7 @@ from ledger.genesis import Genesis, genesis_state, parse_genesis, render_genesis
 from ledger.operations import EnrolPerson, Labels, Operation, RegisterRecord
 from ledger.receipts import Receipt
 from ledger.replay import ReplayWindow
-from ledger.state import person_id
+from ledger.state import StateInMemory, person_id
 from ledger.store import Write, WriteBatch, WriteBlock, WriteGenesis, WritePromise
 from ledger.transactions import (
     CheckedBatch,
@@ -61,7 +61,7 @@ def make_genesis(name: str = "A test") -> Genesis:
 
 
 @dataclass
-class Model:
+class Model(StateInMemory):
     """What a store must hold after the same writes."""
 
     blocks: list[BlockHeader] = field(default_factory=list)
@@ -74,15 +74,6 @@ class Model:
     kept: list[tuple[int, Persist]] = field(default_factory=list)
     values: dict[bytes, bytes] = field(default_factory=dict)
     nodes: dict[bytes, bytes] = field(default_factory=dict)
-
-    def value(self, key: bytes) -> bytes | None:
-        return self.values.get(key)
-
-    def held(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
-        return {key: self.values[key] for key in keys if key in self.values}
-
-    def node(self, path: bytes) -> bytes | None:
-        return self.nodes.get(path)
 
     def promises(self, height: int) -> tuple[Persist, ...]:
         return tuple(promise for at, promise in self.kept if at == height)

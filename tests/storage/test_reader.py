@@ -32,7 +32,7 @@ from primitives.hashing import digest
 from storage.database import Database, StorageError
 from storage.errors import derived_path
 from storage.many import KEYS_ASKED, KEYS_ASKED_MIN
-from storage.places import place
+from storage.places import NIBBLES_MAX, place
 from storage.reader import SqliteReader
 from storage.redo import redo
 from tests.storage.support import Ledger, Model, make_genesis
@@ -107,8 +107,10 @@ def check_equal(reader: LedgerReader, model: Model) -> None:
     for key, value in model.values.items():
         assert reader.value(key) == value
     assert reader.held([*model.values, ABSENT]) == model.values
+    assert reader.nodes_at([ABSENT, *model.nodes, ABSENT]) == model.nodes
     for path, node in model.nodes.items():
         assert reader.node(path) == node
+    assert reader.nodes_at([*model.nodes, ABSENT]) == model.nodes
     assert reader.value(ABSENT) is None
     assert reader.node(ABSENT) is None
 
@@ -276,6 +278,8 @@ async def test_readers_equal_a_model_in_dictionaries(
                         assert cached.value(key) == random.model.value(key)
                     for path_ in (b"", b"\x00", b"\x01", b"\2" * 40):
                         assert cached.node(path_) == random.model.node(path_)
+                    several = [b"", b"\x00", b"\x01", b"\2" * 40]
+                    assert cached.nodes_at(several) == random.model.nodes_at(several)
 
 
 # ---- memory --------------------------------------------------------------------------------------
@@ -336,6 +340,44 @@ async def test_many_values_are_read_in_few_statements(tmp_path: Path, count: int
             statements.clear()
             assert {key: reader.value(key) for key in values} == values
             assert statements == []
+
+
+@pytest.mark.parametrize("count", [KEYS_ASKED_MIN - 1, KEYS_ASKED_MIN, 2 * KEYS_ASKED + 1])
+async def test_many_nodes_are_read_in_few_statements(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "db"
+    random = Random()
+    paths = [bytes(int(nibble, 16) for nibble in f"{number:05x}") for number in range(count)]
+    nodes = {at: b"at " + at for at in paths[::2]} | {bytes(NIBBLES_MAX + 1): b"deep"}
+    async with opened(path) as database:
+        await database.write([random.write("block", StateChanges({b"a": b"1"}, nodes, b""), 0)])
+        await database.flush()
+        with reading(path, cached=True) as reader:
+            statements: list[str] = []
+            reader._connection.set_trace_callback(statements.append)
+            assert reader.nodes_at([*paths, *nodes]) == nodes
+            alone = count if count < KEYS_ASKED_MIN else 1 + count // KEYS_ASKED
+            assert len(statements) <= 1 + alone
+            statements.clear()
+            assert {at: reader.node(at) for at in nodes} == nodes
+            assert statements == []
+
+
+async def test_a_node_of_another_type_is_damage_among_many(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    random = Random()
+    nodes = {bytes([number % 16, number // 16]): b"1" for number in range(KEYS_ASKED_MIN)}
+    async with opened(path) as database:
+        await database.write([random.write("block", StateChanges({b"a": b"1"}, nodes, b""), 0)])
+        await database.flush()
+        with sqlite3.connect(derived_path(path)) as other:
+            other.execute("PRAGMA ignore_check_constraints = ON")
+            other.execute("UPDATE node SET node = 7 WHERE place = ?", (place(b"\1\1"),))
+        other.close()
+        with (
+            reading(path, cached=True) as reader,
+            pytest.raises(StorageError, match="bytes of a row cannot be read"),
+        ):
+            reader.nodes_at(list(nodes))
 
 
 async def test_a_value_of_another_type_is_damage_among_many(tmp_path: Path) -> None:
