@@ -1,7 +1,8 @@
 """What peers and clients send, checked on threads, and its signatures in processes (verifier.py).
 
 A thread decodes, and hands all signatures of a batch to the process that it has for them. A process
-that ends is replaced, and meanwhile the thread calculates itself.
+that ends is replaced, and meanwhile the thread calculates itself. Repairs bring a batch again while
+its check is under way, or waits for the loop to take it in: what was calculated lately is known.
 
 One check of a peer runs at a time, so none can occupy the threads; what waits is bounded. A peer
 whose batch was bad pays for it: its next check comes only after ten times as long as that one took.
@@ -9,10 +10,13 @@ No correct node passes on what it has not checked, so none ever waits for this.
 """
 
 import asyncio
+import hashlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from queue import LifoQueue
 from typing import TypeVar
 
@@ -32,6 +36,8 @@ VERIFIER_SIGNATURES_MIN = 8
 """Fewer signatures are checked on the thread: a message to a process and back costs as much."""
 VERIFIER_RETRY_SECONDS = 60
 """How long the threads do without a process when one has ended, or could not be started."""
+VERDICTS_MAX = 64
+"""Lists of signatures whose verdicts are remembered: 10,000 bytes each at most."""
 
 log = structlog.get_logger()
 
@@ -49,6 +55,9 @@ class Checks:
         """When they may be used again, by the clock that never jumps."""
         self.process_ids: set[int] = set()
         """Of the processes that there are."""
+        self._verdicts: dict[bytes, Future[Sequence[int]]] = {}
+        """By the hash of the signatures; oldest first, and also those under way."""
+        self._verdicts_lock = threading.Lock()
         self._turns: dict[str, asyncio.Semaphore] = {}
         self._waiting: Counter[str] = Counter()
         self._waiting_bytes: Counter[str] = Counter()
@@ -63,7 +72,26 @@ class Checks:
 
     def verify_each(self, signed: Sequence[Signed]) -> Sequence[int]:
         """Tell of each signature whether it is good; for what `run` runs."""
-        if len(signed) < VERIFIER_SIGNATURES_MIN or time.monotonic() < self._verifiers_from:
+        if len(signed) < VERIFIER_SIGNATURES_MIN:
+            return verify_each(signed)
+        signatures = hashlib.sha256(b"".join(chain.from_iterable(signed))).digest()
+        with self._verdicts_lock:
+            known = self._verdicts.get(signatures)
+            if known is None:
+                verdict = self._verdicts[signatures] = Future()
+                if len(self._verdicts) > VERDICTS_MAX:
+                    del self._verdicts[next(iter(self._verdicts))]
+        if known is not None:
+            return known.result()
+        try:
+            verdict.set_result(self._verify_each(signed))
+        except BaseException as error:
+            verdict.set_exception(error)
+            raise
+        return verdict.result()
+
+    def _verify_each(self, signed: Sequence[Signed]) -> Sequence[int]:
+        if time.monotonic() < self._verifiers_from:
             return verify_each(signed)
         verifier = self._verifiers.get()
         try:

@@ -1,10 +1,11 @@
 """Checks on threads: nobody occupies them, what waits is bounded, and who is at fault waits."""
 
 import asyncio
+import itertools
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,10 +17,12 @@ from node.checks import (
     CHECK_THREADS,
     PEER_CHECK_BYTES_MAX,
     PEER_CHECKS_MAX,
+    VERDICTS_MAX,
     VERIFIER_RETRY_SECONDS,
     VERIFIER_SIGNATURES_MIN,
     Checks,
 )
+from node.verifier import Verifier
 from primitives.keys import PrivateKey, Signed
 
 
@@ -89,24 +92,31 @@ async def test_who_sent_something_bad_waits_for_its_next_check(
 # ---- signatures in processes ---------------------------------------------------------------------
 
 KEY = PrivateKey(bytes(32))
-GOOD, BAD = (KEY.public, bytes(32), KEY.sign(bytes(32))), (KEY.public, bytes(32), bytes(64))
-MANY = [GOOD, BAD] * VERIFIER_SIGNATURES_MIN
+NUMBERS = itertools.count()
 
 
-async def check_many(checks: Checks) -> None:
-    assert list(await checks.run(lambda: checks.verify_each(MANY))) == [True, False] * 8
+def claims(count: int = 2 * VERIFIER_SIGNATURES_MIN) -> list[Signed]:
+    """Signatures that were never seen, of which every second is wrong."""
+    messages = [next(NUMBERS).to_bytes(32, "big") for _ in range(count)]
+    signatures = [KEY.sign(message) for message in messages]
+    signatures[1::2] = [bytes(64)] * (count // 2)
+    return [(KEY.public, *each) for each in zip(messages, signatures, strict=True)]
+
+
+async def check(checks: Checks, signed: list[Signed]) -> None:
+    good = await checks.run(lambda: checks.verify_each(signed))
+    assert list(good) == [True, False] * (len(signed) // 2)
 
 
 async def test_few_signatures_take_no_process(checks: Checks) -> None:
-    few = MANY[: VERIFIER_SIGNATURES_MIN - 1]
-    assert list(await checks.run(lambda: checks.verify_each(few))) == [True, False] * 3 + [True]
+    await check(checks, claims(VERIFIER_SIGNATURES_MIN - 2))
     assert not checks.process_ids
 
 
 async def test_processes_are_begun_when_they_are_needed_and_end_with_the_checks() -> None:
     checks = Checks()
     for _ in range(5):
-        await check_many(checks)
+        await check(checks, claims())
     assert len(checks.process_ids) == 1
     meeting = threading.Barrier(CHECK_THREADS, timeout=20)
 
@@ -116,7 +126,7 @@ async def test_processes_are_begun_when_they_are_needed_and_end_with_the_checks(
             return super().__iter__()
 
     await asyncio.gather(
-        *(checks.run(lambda: checks.verify_each(Meeting(MANY))) for _ in range(CHECK_THREADS))
+        *(checks.run(lambda: checks.verify_each(Meeting(claims()))) for _ in range(CHECK_THREADS))
     )
     ids = set(checks.process_ids)
     assert len(ids) == CHECK_THREADS
@@ -130,16 +140,60 @@ async def test_a_process_that_ends_is_done_without_and_replaced_later(
 ) -> None:
     now = 1_000.0
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
-    await check_many(checks)
+    await check(checks, claims())
     (first,) = checks.process_ids
     os.kill(first, signal.SIGKILL)
     with structlog.testing.capture_logs() as logs:
-        await check_many(checks)
-        await check_many(checks)
+        await check(checks, claims())
+        await check(checks, claims())
         assert not checks.process_ids
         now += VERIFIER_RETRY_SECONDS
-        await check_many(checks)
+        await check(checks, claims())
     assert [entry["event"] for entry in logs] == ["verifier_lost"]
     assert f"process {first} has ended" in logs[0]["reason"]
     (second,) = checks.process_ids
     assert second != first
+
+
+async def test_what_is_checked_now_or_was_lately_is_not_checked_again(
+    checks: Checks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[Signed]] = []
+    begun, release = threading.Event(), threading.Event()
+    ask = Verifier.verify_each
+
+    def slow(verifier: Verifier, signed: Sequence[Signed]) -> bytes:
+        asked.append(list(signed))
+        begun.set()
+        assert release.wait(20)
+        return ask(verifier, signed)
+
+    monkeypatch.setattr(Verifier, "verify_each", slow)
+    batch, other = claims(), claims()
+    first = asyncio.create_task(check(checks, batch))
+    await asyncio.to_thread(begun.wait, 20)
+    second = asyncio.create_task(check(checks, list(batch)))
+    release.set()
+    await asyncio.gather(first, second)
+    await check(checks, batch)
+    await check(checks, other)
+    # The same signatures of another message are other signatures.
+    await check(checks, [*other[:-2], *claims(2)])
+    assert [each[0] for each in asked] == [batch[0], other[0], other[0]]
+    await asyncio.gather(*(check(checks, claims()) for _ in range(VERDICTS_MAX)))
+    asked.clear()
+    await check(checks, batch)
+    assert asked == [batch]
+
+
+async def test_a_check_that_fails_fails_for_all_who_wait_for_it(
+    checks: Checks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Verifier, signed: Sequence[Signed]) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(Verifier, "verify_each", fails)
+    batch = claims()
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            await check(checks, batch)
