@@ -5,33 +5,23 @@ that never rests waits for the lock twice a signature, which makes it half as de
 up both (docs/adr/0024-verifiers.md). So the signatures of a batch are written to a process of their
 own in one go, and its verdicts are read in one go.
 
-It knows no secret, opens no file, and holds nothing from one request to the next. It ends with the
-node, however that ends: then its input does.
-
-A request is a count, 4 bytes, and for each signature the public key, the message, which is the id
-of a transaction, and the signature: 128 bytes. The answer is a byte for each: 1 if it is good, else
-0. Both ends are of one program, on one machine.
+Here is the node's side; node/verifying.py is what the process runs.
 """
 
-import contextlib
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
-from typing import BinaryIO, Final
+from typing import Final
 
-from primitives.hashing import DIGEST_BYTES
-from primitives.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, Signed, verify
+from node.verifying import COUNT
+from primitives.keys import Signed
 
 ANSWER_SECONDS_MAX: Final = 10
 """Then it counts as lost: it may have been stopped. The signatures of a largest batch take 1 s."""
-
-_COUNT: Final = struct.Struct("=I")
-_SIGNED: Final = struct.Struct(f"{PUBLIC_KEY_BYTES}s{DIGEST_BYTES}s{SIGNATURE_BYTES}s")
 
 
 class VerifierError(Exception):
@@ -68,7 +58,7 @@ class Verifier:
 
     def _ask(self, signed: Sequence[Signed]) -> bytes:
         try:
-            self._socket.sendall(_COUNT.pack(len(signed)) + b"".join(chain.from_iterable(signed)))
+            self._socket.sendall(COUNT.pack(len(signed)) + b"".join(chain.from_iterable(signed)))
             good = self._answers.read(len(signed))
         except OSError as error:
             raise VerifierError(
@@ -97,7 +87,7 @@ def _begin() -> tuple[socket.socket, subprocess.Popen[bytes]]:
         # Its standard streams are none of ours: what a site's start-up code prints is no verdict.
         try:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "node.verifier", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "node.verifying", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
@@ -109,27 +99,3 @@ def _begin() -> tuple[socket.socket, subprocess.Popen[bytes]]:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return ours, process
-
-
-def serve(requests: BinaryIO, answer: Callable[[bytes], object]) -> None:
-    """Answer requests until there are no more, or half of one: the node was killed."""
-    while len(head := requests.read(_COUNT.size)) == _COUNT.size:
-        size = _COUNT.unpack(head)[0] * _SIGNED.size
-        packed = requests.read(size)
-        if len(packed) < size:
-            break
-        answer(bytes(verify(*signed) for signed in _SIGNED.iter_unpack(packed)))
-
-
-def main() -> None:
-    """Serve on the socket whose number is the argument."""
-    with (
-        contextlib.suppress(BrokenPipeError, ConnectionResetError),
-        socket.socket(fileno=int(sys.argv[1])) as node,
-        node.makefile("rb") as requests,
-    ):
-        serve(requests, node.sendall)
-
-
-if __name__ == "__main__":
-    main()
