@@ -30,7 +30,7 @@ from ledger.receipts import Receipt
 from ledger.state import ChainHead, Entity, Member, Person, Record, chain_key
 from ledger.store import Write, WriteBatch, WriteBlock, WriteGenesis
 from ledger.transactions import CheckedBatch
-from ledger.trie import update
+from ledger.trie import foresee, update
 from primitives.block import Block, BlockHeader
 from primitives.codec import encode
 from storage.database import Database
@@ -96,9 +96,10 @@ class Load:
             heads[_hash(custodian, 0)] = Member(custodian)
         accumulated = _hash("accumulated", self._height)
         values = {chain_key(c): encode(ChainHead(1, accumulated, e)) for c, e in heads.items()}
-        for key in values:
-            reader.value(key)
-        changes = update(reader, values)
+        with reader.steady():
+            foreseen = foresee(reader, list(values))
+            reader.held(foreseen.present)
+            changes = update(reader, values, foreseen)
         batches = [self._batch(n) for n in range(0, transactions, BATCH_TRANSACTIONS)]
         block = Block(self._header(changes.root), encode(tuple(batch.id for batch in batches)))
         height = block.header.height
@@ -136,6 +137,14 @@ class TimedReader(SqliteReader):
         begun = time.thread_time()
         try:
             return super()._row(sql, *parameters)
+        finally:
+            self.seconds += time.thread_time() - begun
+
+    def rows(self, sql: str, *parameters: object) -> list[Any]:
+        """Return all rows of a query."""
+        begun = time.thread_time()
+        try:
+            return super().rows(sql, *parameters)
         finally:
             self.seconds += time.thread_time() - begun
 
