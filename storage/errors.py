@@ -99,9 +99,14 @@ class DamagedError(StorageError):
         self.height = height
 
 
+def code_of(error: sqlite3.Error) -> int:
+    """Return SQLite's primary result code, SQLITE_ERROR where it is Python's own error."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _PRIMARY
+
+
 def explain(error: sqlite3.Error, path: Path) -> StorageError:
     """Return the StorageError that says what SQLite's `error` means for the database at `path`."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _PRIMARY
+    code = code_of(error)
     if code in _DAMAGED:
         return DamagedError(path, f"{_DAMAGED[code]} ({error})")
     problem, advice = _ADVICE.get(code, _OTHER)

@@ -6,7 +6,7 @@ waits and is written in large steps: rows that many blocks change are written on
 lie in one page together. Blocks gather in one step until it is large enough; then it is closed and
 written while the next one gathers.
 
-The writer's thread takes blocks in, any thread reads. Reads of single entries take no lock: they
+Whoever writes takes blocks in, any thread reads. Reads of single entries take no lock: they
 look at the gathering step first, then at the closed one, then at the file, and an entry that moves
 meanwhile only ever moves to where they look next. A snapshot takes the steps' dictionaries as they
 are; the next block copies them before it changes anything (20 ns an entry, once a block at most).

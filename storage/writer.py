@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from storage.errors import code_of
 from storage.seal import Sealed
 from storage.statements import Statement
 from storage.transaction import immediate
@@ -51,7 +52,7 @@ class Writer(sqlite3.Connection):
                     self.executemany(sql, rows)
                 began = time.perf_counter()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY and not self._waits:
+            if code_of(error) == sqlite3.SQLITE_BUSY and not self._waits:
                 raise Locked from error
             raise
         self.commit_seconds = time.perf_counter() - began

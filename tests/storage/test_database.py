@@ -180,6 +180,14 @@ async def test_a_migration_that_fails_leaves_the_older_schema(
 # ---- all or nothing ------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["on the loop", "on the thread"])
+def either_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small writes are performed on the loop's thread, or on the writer's like all others."""
+    if request.param == "on the thread":
+        monkeypatch.setattr(storage.hops, "SMALL_BYTES_MAX", -1)
+
+
+@pytest.mark.usefixtures("either_thread")
 async def test_a_write_that_fails_leaves_nothing_and_is_final(tmp_path: Path) -> None:
     ledger = Ledger()
     begin = ledger.begin()
@@ -220,6 +228,7 @@ async def test_nothing_to_write_is_nothing(tmp_path: Path) -> None:
             check_equal(reader, Model())
 
 
+@pytest.mark.usefixtures("either_thread")
 async def test_writes_that_wait_are_performed_in_order(tmp_path: Path) -> None:
     ledger = Ledger()
     writes: list[Write] = [ledger.begin()]
@@ -230,6 +239,7 @@ async def test_writes_that_wait_are_performed_in_order(tmp_path: Path) -> None:
             check_equal(reader, ledger.model)
 
 
+@pytest.mark.usefixtures("either_thread")
 async def test_nothing_is_performed_behind_a_write_that_failed(tmp_path: Path) -> None:
     ledger = Ledger()
     begin, block = ledger.begin(), ledger.decide([ledger.batch()])
@@ -358,6 +368,7 @@ async def _count_writes(
 # ---- what goes wrong with files ------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("either_thread")
 async def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger()
     begin = ledger.begin()

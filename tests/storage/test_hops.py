@@ -1,9 +1,12 @@
 """Which writes are performed on the loop's thread, and which on the writer's."""
 
+import asyncio
+import math
 import sqlite3
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +19,7 @@ from tests.storage.test_reader import check_equal, opened, reading
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The thread of each transaction."""
+    """The thread of each transaction. However slow the disk is, it counts as quick."""
     found: list[int] = []
     original = Writer.transact
 
@@ -25,6 +28,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         original(writer, transaction)
 
     monkeypatch.setattr(Writer, "transact", transact)
+    monkeypatch.setattr("storage.hops.STILL_SECONDS_MAX", math.inf)
     return found
 
 
@@ -46,15 +50,63 @@ async def test_small_writes_need_no_hop_and_large_ones_do(
             check_equal(reader, ledger.model)
 
 
-async def test_the_loop_waits_for_no_other_programs_lock(
+async def test_a_small_write_behind_a_large_one_keeps_its_turn(
+    tmp_path: Path, threads: list[int]
+) -> None:
+    here, ledger = threading.get_ident(), Ledger()
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
+        await database.write([ledger.begin()])
+        threads.clear()
+        large = [ledger.decide([ledger.batch(SMALL_BYTES_MAX // 100)])]
+        small = [ledger.decide([ledger.batch()])]
+        await asyncio.gather(database.write(large), database.write(small))
+        assert len(threads) == 2
+        assert here not in threads
+        with reading(tmp_path / "db") as reader:
+            check_equal(reader, ledger.model)
+
+
+async def test_a_small_write_waits_for_a_checkpoint_on_the_thread(
+    tmp_path: Path, threads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.database.WAL_BYTES", 0)
+    here, ledger = threading.get_ident(), Ledger()
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
+        await database.write([ledger.begin()])
+        await database.checkpointed()
+        threads.clear()
+        await database.write([ledger.decide([ledger.batch()])])
+        # The checkpoint is queued, and has not begun.
+        await database.write([ledger.decide([ledger.batch()])])
+        assert len(threads) == 2
+        assert threads[0] == here != threads[1]
+        with reading(tmp_path / "db") as reader:
+            check_equal(reader, ledger.model)
+
+
+async def test_each_commit_is_timed_on_both_threads(
     tmp_path: Path, threads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, ledger = threading.get_ident(), Ledger()
     async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         await database.write([ledger.begin()])
         threads.clear()
+        monkeypatch.setattr("storage.hops.STILL_SECONDS_MAX", 0.0)
+        await database.write([ledger.decide([ledger.batch()])])
+        slow = database._hops._usual_s
+        monkeypatch.setattr("storage.writer.time", SimpleNamespace(perf_counter=lambda: 1.0))
+        await database.write([ledger.decide([ledger.batch()])])
+        assert here not in threads
+        assert 0 < database._hops._usual_s < slow
+
+
+async def test_the_loop_waits_for_no_other_programs_lock(
+    tmp_path: Path, threads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, ledger = threading.get_ident(), Ledger()
+    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
+        await database.write([ledger.begin()])
         other = sqlite3.connect(tmp_path / "db", isolation_level=None, check_same_thread=False)
-        other.execute("BEGIN IMMEDIATE")
         original = Writer.commit
 
         def commit(writer: Writer) -> None:
@@ -63,11 +115,14 @@ async def test_the_loop_waits_for_no_other_programs_lock(
             original(writer)
 
         monkeypatch.setattr(Writer, "commit", commit)
-        await database.write([ledger.decide([ledger.batch()])])
-        assert len(threads) == 2
-        assert threads[0] == here != threads[1]
-        await database.write([ledger.decide([ledger.batch()])])
-        assert threads[2:] == [here]
+        # What the thread has waited for, the loop does not wait for the next time either.
+        for _ in range(2):
+            threads.clear()
+            other.execute("BEGIN IMMEDIATE")
+            await database.write([ledger.decide([ledger.batch()])])
+            await database.write([ledger.decide([ledger.batch()])])
+            assert len(threads) == 3
+            assert threads[0] == threads[2] == here != threads[1]
         with reading(tmp_path / "db") as reader:
             check_equal(reader, ledger.model)
     other.close()
