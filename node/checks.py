@@ -86,6 +86,9 @@ class Checks:
         try:
             verdict.set_result(self._verify_each(signed))
         except BaseException as error:
+            # Who asks again later may have better luck: it says nothing of the signatures.
+            with self._verdicts_lock:
+                self._verdicts.pop(signatures, None)
             verdict.set_exception(error)
             raise
         return verdict.result()

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -186,14 +187,26 @@ async def test_what_is_checked_now_or_was_lately_is_not_checked_again(
     assert asked == [batch]
 
 
-async def test_a_check_that_fails_fails_for_all_who_wait_for_it(
+async def test_a_check_that_fails_fails_for_all_who_wait_for_it_and_for_nobody_later(
     checks: Checks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    waits = threading.Event()
+
+    class Awaited(Future[Sequence[int]]):
+        def result(self, timeout: float | None = None) -> Sequence[int]:
+            waits.set()
+            return super().result(timeout)
+
     def fails(_: Verifier, signed: Sequence[Signed]) -> bytes:
+        assert waits.wait(20)
         raise MemoryError
 
-    monkeypatch.setattr(Verifier, "verify_each", fails)
     batch = claims()
-    for _ in range(2):
-        with pytest.raises(MemoryError):
-            await check(checks, batch)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "Future", Awaited)
+        patch.setattr(Verifier, "verify_each", fails)
+        for failed in await asyncio.gather(
+            check(checks, batch), check(checks, batch), return_exceptions=True
+        ):
+            assert isinstance(failed, MemoryError)
+    await check(checks, batch)
