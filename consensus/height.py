@@ -292,6 +292,7 @@ class HeightState:
         given = (header.height, header.view, header.proposer, header.parent_hash)
         if given != wanted or not self._block_wanted:
             raise ValueError("a block was proposed that no WantBlock asked for")
+        self._block_wanted = False
         self._send_proposal(block, now)
 
     def _keep_checked(self, block: Block) -> None:

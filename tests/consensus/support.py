@@ -13,6 +13,7 @@ from consensus.events import (
     Expired,
     Fetched,
     PassOn,
+    Pending,
     Persist,
     Received,
 )
@@ -148,7 +149,9 @@ class Stage:
 
     def step(self, event: Event) -> list[Effect]:
         """The effects but for Blame and PassOn, which are gathered apart."""
+        heeded = event != Pending() or self.replica.heeds_work
         effects = self.replica.step(event, self.now)
+        assert heeded or not effects
         self.recorded += [effect for effect in effects if isinstance(effect, Persist)]
         self.blamed += [effect for effect in effects if isinstance(effect, Blame)]
         self.passed_on += [effect for effect in effects if isinstance(effect, PassOn)]

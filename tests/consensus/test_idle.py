@@ -2,7 +2,7 @@
 
 import pytest
 
-from consensus.events import Fetched, Idle, Pending
+from consensus.events import Fetched, Idle, Pending, Proposed, WantBlock
 from consensus.messages import Commit, Message, Phase, Prepare, ViewChange
 from tests.consensus.support import (
     Stage,
@@ -29,6 +29,40 @@ def test_without_work_views_are_left_no_more() -> None:
     assert not stage.replica.has_work
     assert stage.replica.deadline is None
     assert stage.wait(VIEWS_MS) == []
+
+
+def heeds_work(stage: Stage) -> bool:
+    return stage.replica.heeds_work
+
+
+def test_work_is_heeded_while_we_rest_and_while_a_block_is_wanted() -> None:
+    follower, primary = Stage("r0"), Stage("r1")
+    for stage, waits in ((follower, False), (primary, True)):
+        assert heeds_work(stage)
+        assert stage.step(Pending()) == ([WantBlock(1, 0)] if waits else [])
+        assert heeds_work(stage) is waits
+        # In vain: there was nothing to make it of.
+        assert stage.step(Pending()) == ([WantBlock(1, 0)] if waits else [])
+    primary.step(Proposed(BLOCK))
+    follower.accept(BLOCK)
+    for stage in (follower, primary):
+        assert not heeds_work(stage)
+        stage.hear_all(["r2", "r3"], Prepare(1, 0, BLOCK.hash))
+        stage.hear_all(["r2", "r3"], Commit(1, 0, BLOCK.hash))
+        stage.advance(BLOCK)
+        assert heeds_work(stage)
+
+
+def test_work_is_heeded_by_whose_turn_a_later_view_is() -> None:
+    stage = Stage("r2")
+    stage.step(Pending())
+    stage.wait(stage.settings.view_timeout_ms_initial)
+    assert not heeds_work(stage)
+    assert stage.hear_all(["r0", "r1"], ViewChange(1, 1, None)) == [WantBlock(1, 1)]
+    assert heeds_work(stage)
+    assert stage.step(Pending()) == [WantBlock(1, 1)]
+    stage.step(Idle())
+    assert heeds_work(stage)
 
 
 def test_new_work_goes_on_in_the_view_that_was_reached() -> None:
