@@ -3,8 +3,8 @@
 For a hop that thread has to be woken, waits for the interpreter's lock after each statement, and
 has to wake the event loop in the end. Where others want the processors too, that takes several
 times as long as a small write. So a small one is performed on the loop's own thread, which then
-stands still for it, for no longer than a turn of the core may take; and none is where the disk
-needs longer (docs/adr/0025).
+stands still for it, as a rule for no longer than a turn of the core may take; and none is where the
+disk needs longer (docs/adr/0025).
 """
 
 from collections.abc import Iterable
