@@ -264,7 +264,7 @@ def check_batch(
     """Decode a batch and check its limits, its signature and that of every transaction.
 
     `key_of` gives the members' current keys by institution id. What `known` returns for the same
-    bytes has been checked before. `verify_all` is asked for all transactions at once. One bad
+    bytes has been checked before. `verify_all` is asked for all signatures at once. One bad
     signature makes the whole batch unusable. Raises BatchError.
     """
     envelope, body = _read_within(raw, limits)
@@ -275,10 +275,11 @@ def check_batch(
     key = key_of.get(body.author)
     if key is None:
         raise BatchError(f"The batch's author {body.author} is not a member.")
-    if not verify(key, identity, envelope.signature):
-        raise BatchError(f"The batch is not signed with the key of {body.author}.")
     read = _read_transactions(body, chain_id, limits)
-    if not all(verify_all([signed for _, signed in read])):
+    good = verify_all([(key, identity, envelope.signature), *(signed for _, signed in read)])
+    if not good[0]:
+        raise BatchError(f"The batch is not signed with the key of {body.author}.")
+    if not all(good):
         raise BatchError(f"The batch of {body.author} holds a bad transaction. {_FORGED}")
     transactions = tuple(transaction for transaction, _ in read)
     return _checked_batch(raw, identity, body, key, transactions, limits)
