@@ -4,8 +4,8 @@ It knows no secret, opens no file, and holds nothing from one request to the nex
 node, however that ends: then its input does. It imports little, since each node may have two.
 
 A request is a count, 4 bytes, and for each signature the public key, the message, which is the id
-of a transaction, and the signature: 128 bytes. The answer is a byte for each: 1 if it is good, else
-0. Both ends are of one program, on one machine.
+of a batch or a transaction, and the signature: 128 bytes. The answer is a byte for each: 1 if it is
+good, else 0. Both ends are of one program, on one machine.
 """
 
 import contextlib

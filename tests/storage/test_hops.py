@@ -4,12 +4,13 @@ import asyncio
 import math
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from storage.database import Database
 from storage.hops import SMALL_BYTES_MAX, STILL_SECONDS_MAX, Hops
 from storage.statements import Statement
 from storage.writer import Writer
@@ -32,38 +33,42 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-async def test_small_writes_need_no_hop_and_large_ones_do(
-    tmp_path: Path, threads: list[int]
-) -> None:
-    here, ledger = threading.get_ident(), Ledger()
+@pytest.fixture
+async def begun(tmp_path: Path, threads: list[int]) -> AsyncIterator[tuple[Database, Ledger]]:
+    """A database that has its genesis and no transaction in `threads`, and its ledger; at the end
+    it must hold what the ledger does.
+    """
+    ledger = Ledger()
     async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
         await database.write([ledger.begin()])
         threads.clear()
-        await database.write([ledger.decide([ledger.batch()])])
-        assert threads == [here]
-        large = ledger.batch(SMALL_BYTES_MAX // 100)
-        assert len(large.raw) > SMALL_BYTES_MAX
-        await database.write([ledger.decide([large])])
-        assert len(threads) == 2
-        assert here not in threads[1:]
+        yield database, ledger
         with reading(tmp_path / "db") as reader:
             check_equal(reader, ledger.model)
+
+
+async def test_small_writes_need_no_hop_and_large_ones_do(
+    begun: tuple[Database, Ledger], threads: list[int]
+) -> None:
+    here, (database, ledger) = threading.get_ident(), begun
+    await database.write([ledger.decide([ledger.batch()])])
+    assert threads == [here]
+    large = ledger.batch(SMALL_BYTES_MAX // 100)
+    assert len(large.raw) > SMALL_BYTES_MAX
+    await database.write([ledger.decide([large])])
+    assert len(threads) == 2
+    assert here not in threads[1:]
 
 
 async def test_a_small_write_behind_a_large_one_keeps_its_turn(
-    tmp_path: Path, threads: list[int]
+    begun: tuple[Database, Ledger], threads: list[int]
 ) -> None:
-    here, ledger = threading.get_ident(), Ledger()
-    async with opened(tmp_path / "db", ledger.chain_id, ledger.genesis) as database:
-        await database.write([ledger.begin()])
-        threads.clear()
-        large = [ledger.decide([ledger.batch(SMALL_BYTES_MAX // 100)])]
-        small = [ledger.decide([ledger.batch()])]
-        await asyncio.gather(database.write(large), database.write(small))
-        assert len(threads) == 2
-        assert here not in threads
-        with reading(tmp_path / "db") as reader:
-            check_equal(reader, ledger.model)
+    here, (database, ledger) = threading.get_ident(), begun
+    large = [ledger.decide([ledger.batch(SMALL_BYTES_MAX // 100)])]
+    small = [ledger.decide([ledger.batch()])]
+    await asyncio.gather(database.write(large), database.write(small))
+    assert len(threads) == 2
+    assert here not in threads
 
 
 async def test_a_small_write_waits_for_a_checkpoint_on_the_thread(
